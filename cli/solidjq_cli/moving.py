@@ -13,7 +13,7 @@ from solidjq_cli.arguments import program_name
 from solidjq_cli.columns.verdicts import VerdictGroup, decision_fields, verdict_group_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, drawn, ids_suffice, note, page, records
-from solidjq_cli.tally import MOST_NAMED, Groups, Tally, Tense
+from solidjq_cli.tally import Groups, Tally, Tense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -85,9 +85,9 @@ def warn(tally: Tally) -> None:
 def warnings(tally: Tally) -> Iterator[str]:
     """Name jobs that go back to work because a person chose them, though a safe retry would hold them back."""
     for reason, count in tally.warned.items():
-        named = ", ".join(map(str, tally.examples[reason]))
-        more = f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
-        yield f"may kill a process again: job {named}{more}: {reason}"
+        named = tally.examples[reason]
+        more = f" and {count - len(named):,} more" if count > len(named) else ""
+        yield f"may kill a process again: job {', '.join(map(str, named))}{more}: {reason}"
 
 
 def lists_jobs(output: Output, *, by_job: bool) -> bool:

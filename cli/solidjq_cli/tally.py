@@ -53,7 +53,7 @@ class Tally:
     destinations: Counter[str] = field(default_factory=Counter)  # the queues that jobs go to
     scheduled: int = 0
     warned: Counter[str] = field(default_factory=Counter)  # by reason: jobs that move, but not in a safe retry
-    examples: dict[str, list[int]] = field(default_factory=dict)  # the first of these jobs
+    examples: dict[str, list[int]] = field(default_factory=dict)  # by reason: the first of these jobs
     resuming: list[str] = field(default_factory=list)  # where the first long jobs that move go on, in words
     resumed: int = 0  # how many there are
     held: dict[Verdict, list[Decision]] = field(default_factory=dict)  # the first that each verdict holds back
@@ -90,10 +90,10 @@ class Tally:
         if decision.scheduled:
             self.scheduled += jobs
         warning = decision.warning
-        if warning is not None and len(self.warned) < MOST_REASONS:
+        if warning is not None and (warning in self.warned or len(self.warned) < MOST_REASONS):
             self.warned[warning] += jobs
-            if self.warned[warning] <= MOST_NAMED:
-                self.examples.setdefault(warning, []).append(decision.job_id)
+            if len(named := self.examples.setdefault(warning, [])) < MOST_NAMED:
+                named.append(decision.job_id)  # of jobs that were decided on together, the first
 
     def count(self, batches: Iterable[list[Decision]]) -> None:
         """Count every decision of these batches."""

@@ -16,10 +16,11 @@ from solidjq.processes import pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
+from solidjq.rails.error_text import exit_error
 from support.deaths import die, raise_all
 from support.processes import add_attendants, add_process
 from support.program import Shell
-from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.recovery import last_line
 from support.terminal import terminal
 from support.waiting import until
@@ -333,6 +334,24 @@ def test_a_suspect_that_a_person_chose_goes_and_is_named(database: Database, she
         ran = shell.run("retry", *options, *chosen)
         assert ran.returncode == 0
         assert said <= set(re.sub(r"\bd\d+", "d", ran.stderr).splitlines())
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "ids"]])
+def test_of_many_jobs_of_a_suspect_class_the_first_are_named(
+    database: Database, shell: Shell, options: list[str]
+) -> None:
+    for pid, count in ((1, 1), (2, 1), (3, 25)):  # as Rails' own supervisor writes them: nobody has counted a crash
+        fail(database, *plain_jobs(count), error=exit_error(pid, -11))
+    ran = shell.run("retry", "--class", "PlainJob", "--dry-run", *options)
+    assert ran.returncode == 0, ran.stderr
+    warned = [line for line in ran.stderr.splitlines() if "may kill a process again" in line]
+    assert sum(_jobs_in(line) for line in warned) == 27, ran.stderr
+
+
+def _jobs_in(warning: str) -> int:
+    """Return how many jobs such a line is about: those that it names, and ``more``."""
+    (named, more) = re.findall(r"job ([0-9, ]+)(?: and ([0-9,]+) more)?:", warning)[0]
+    return len(named.split(", ")) + int(more.replace(",", "") or 0)
 
 
 def test_ids_that_a_filter_or_limit_leaves_out_are_named(database: Database, shell: Shell, night: list[int]) -> None:
