@@ -28,16 +28,16 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
-    if wanted:
+def _version(asked: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if asked:
         from solidjq import __version__  # noqa: PLC0415
 
         typer.echo(f"jq (solidjq) {__version__}")
         raise typer.Exit
 
 
-def _which(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
-    if wanted:
+def _which(asked: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if asked:
         from solidjq_cli.other_jq import which  # noqa: PLC0415
 
         typer.echo("\n".join(which()))

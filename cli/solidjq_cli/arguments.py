@@ -51,10 +51,10 @@ def typed_with(option: str, value: str) -> str:
     from solidjq.text import mask_argument  # noqa: PLC0415
 
     words: list[str] = []
-    given = iter(typed_words())
-    for word in given:
+    typed = iter(typed_words())
+    for word in typed:
         if word == option:
-            next(given, None)
+            next(typed, None)
         elif not word.startswith(f"{option}="):
             words.append(mask_argument(word))
     return shlex.join([*words, option, value])
@@ -91,9 +91,9 @@ def hide_passwords() -> None:
 def _webhooks(arguments: list[str]) -> dict[str, str]:
     """Return the arguments that hold the URL of a webhook, each with what may be shown of it: no path, no query."""
     before = ["", *arguments]
-    named = [word for option, word in zip(before, arguments, strict=False) if option == _WEBHOOK]
-    named += [word for word in arguments if word.startswith(f"{_WEBHOOK}=")]
-    return {word: f"{match[0]}***" for word in named if (match := _HOST.match(word)) is not None}
+    values = [word for option, word in zip(before, arguments, strict=False) if option == _WEBHOOK]
+    values += [word for word in arguments if word.startswith(f"{_WEBHOOK}=")]
+    return {word: f"{match[0]}***" for word in values if (match := _HOST.match(word)) is not None}
 
 
 def recorded(arguments: list[str], masked: Any) -> list[str]:

@@ -67,22 +67,24 @@ def _files(command: Session, root: Any) -> Iterator[Setting]:
 
 
 def _connection(command: Session, root: Any, profile: Profile | None) -> Iterator[Setting]:
+    from solidjq.rails.database_yml import chosen_environment
     from solidjq.settings.profiles import DEFAULT
 
     connecting = command.connecting
-    given = _given(root, "profile", "--profile", "JQ_PROFILE")
-    default = _set_in(command, DEFAULT) if profile is not None and given is None else None
-    yield Setting("profile", None if profile is None else profile.name, given or default or BUILT_IN)
+    typed = _given(root, "profile", "--profile", "JQ_PROFILE")
+    default = _set_in(command, DEFAULT) if profile is not None and typed is None else None
+    yield Setting("profile", None if profile is None else profile.name, typed or default or BUILT_IN)
     yield _database(command, profile)
     own = {} if profile is None or connecting.profile_place is None else _keys_of(command, profile)
+    environment = None if connecting.rails is None else chosen_environment(None, os.environ)
     for name, option, variable, value, built_in in (
         ("rails", "--rails", "", connecting.rails, None),
-        ("env", "--env", "", connecting.environment, os.environ.get("RAILS_ENV") if connecting.rails else None),
+        ("env", "--env", "", connecting.environment, environment),
         ("schema", "--schema", "JQ_SCHEMA", connecting.schema, None),
         ("table_prefix", "--table-prefix", "JQ_TABLE_PREFIX", connecting.table_prefix, "solid_queue_"),
     ):
         source = _given(root, "environment" if name == "env" else name, option, variable) or own.get(name)
-        if source is None and name == "env" and built_in is not None:
+        if source is None and name == "env" and connecting.rails is not None and os.environ.get("RAILS_ENV"):
             source = "RAILS_ENV"
         shown = built_in if value is None else str(value)
         yield Setting(name, shown, source or BUILT_IN)

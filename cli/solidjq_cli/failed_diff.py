@@ -140,25 +140,25 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         jobs = (failure.job_id for failure in list_failure_ids(opened, chosen, limit=None))
         _note_choice(opened, chosen, records(jobs, _JOB_IDS, output))
         return
-    found = diff_groups.group_failures(opened, chosen)
-    shown = found[:limit]
+    groups = diff_groups.group_failures(opened, chosen)
+    shown = groups[:limit]
     if output is Output.IDS:
         _print_ids(opened, chosen, (group.name for group in shown))
         return
-    if found and drawn(output):
-        _draw_groups(found, shown)
+    if groups and drawn(output):
+        _draw_groups(groups, shown)
     else:
         records(shown, _group_fields(), output, empty="no failed jobs")
-    _note_choice(opened, chosen, len(found))
-    if len(found) > len(shown):
-        more = count_of(len(found) - len(shown), "more group")
-        note(f"{more}, {count_of(sum(g.count for g in found[len(shown) :]), 'job')}; see --limit")
-    if output is Output.TABLE and found:
+    _note_choice(opened, chosen, len(groups))
+    if len(groups) > len(shown):
+        more = count_of(len(groups) - len(shown), "more group")
+        note(f"{more}, {count_of(sum(g.count for g in groups[len(shown) :]), 'job')}; see --limit")
+    if output is Output.TABLE and groups:
         with opened.read() as connection:
             ids = diff_groups.newest_job_ids(connection, chosen, diff_contrast.SAMPLE)
         _note_all(_sentences(diff_contrast.contrast(opened, ids), "the failed jobs"))
         if drawn(output):
-            next_commands(f"failed diff {found[0].name}", f"failed list {found[0].name}")
+            next_commands(f"failed diff {groups[0].name}", f"failed list {groups[0].name}")
 
 
 def _note_choice(opened: Database, chosen: Filter, count: int) -> None:
@@ -193,21 +193,21 @@ def _one_group(opened: Database, text: str, chosen: Filter, output: Output) -> N
 def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
     from solidjq.diff import groups as diff_groups
 
-    found = diff_groups.job_ids(opened, chosen, frozenset(names))
-    records(found, _JOB_IDS, Output.IDS)
+    ids = diff_groups.job_ids(opened, chosen, frozenset(names))
+    records(ids, _JOB_IDS, Output.IDS)
 
 
 def _note_all(sentences: Iterable[str]) -> None:
     """Print sentences: below the table on a terminal, on stderr where a script reads the table."""
-    found = list(sentences)
-    if not found:
+    notes = list(sentences)
+    if not notes:
         return
     if view.on_terminal():
         heading()  # of a screen that has none
-        for sentence in found:
+        for sentence in notes:
             paragraph(sentence, "  " if sentence.startswith(" ") else "", "    ")
     else:
-        for sentence in found:
+        for sentence in notes:
             note(sentence)
 
 
@@ -218,11 +218,11 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
     from solidjq.text import count_of
 
     now, before = windows
-    found = diff_windows.compare_windows(opened, chosen, now, before)
-    changes = found.changes[:limit]
-    counts = Counter(change.kind for change in found.changes)
+    difference = diff_windows.compare_windows(opened, chosen, now, before)
+    changes = difference.changes[:limit]
+    counts = Counter(change.kind for change in difference.changes)
     kinds = [f"{counts[kind]:,} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind]]
-    said = f"{', '.join(kinds) or 'no difference'}; {count_of(found.same, 'group')} about the same"
+    summary = f"{', '.join(kinds) or 'no difference'}; {count_of(difference.same, 'group')} about the same"
     times = f"{_spelled(now)} against {_spelled(before)}"
     if output is Output.IDS:
         risen = {diff_windows.ChangeKind.NEW, diff_windows.ChangeKind.GROWN}
@@ -230,20 +230,20 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
         _print_ids(opened, later, (change.group.name for change in changes if change.kind in risen))
     else:
         if output is Output.MARKDOWN and not view.current().fields:
-            ticket_heading(f"Failed jobs of {times}: {said}")
+            ticket_heading(f"Failed jobs of {times}: {summary}")
         in_words = output is Output.MARKDOWN
-        records(changes, _change_fields(now, before, in_words=in_words), output, head=said if drawn(output) else "")
-    if len(found.changes) > len(changes):
-        note(f"{len(found.changes) - len(changes):,} more; see --limit")
+        records(changes, _change_fields(now, before, in_words=in_words), output, head=summary if drawn(output) else "")
+    if len(difference.changes) > len(changes):
+        note(f"{len(difference.changes) - len(changes):,} more; see --limit")
     if drawn(output):
         paragraph(times)
         if there := [change.group.name for change in changes if change.now]:
             next_commands(f"failed diff {there[0]}", f"failed list {there[0]}")
     elif output is Output.TABLE:
-        note(f"{times}: {said}")
-    if output in {Output.TABLE, Output.MARKDOWN} and not found.archive:
+        note(f"{times}: {summary}")
+    if output in {Output.TABLE, Output.MARKDOWN} and not difference.archive:
         note("failures that were retried since are not counted: there is no record of them; run: jq init")
-    if found.changes:
+    if difference.changes:
         raise typer.Exit(DIFFERENT)
 
 
@@ -251,14 +251,14 @@ def _beside(opened: Database, left: str, right: str, output: Output) -> None:
     from solidjq.diff import sides as diff_sides
 
     sides = [diff_sides.find_side(opened, text) for text in (left, right)]
-    found = diff_sides.side_by_side(sides[0], sides[1], masking.mask())
+    comparison = diff_sides.side_by_side(sides[0], sides[1], masking.mask())
     if output is Output.IDS:
         _print_side_ids(opened, sides)
     elif output is Output.TABLE and view.on_terminal():
-        records(list(_wrapped(found, _width())), _cell_fields(left, right), output)
+        records(list(_wrapped(comparison, _width())), _cell_fields(left, right), output)
     else:
-        records(found, _difference_fields(), output)
-    if any(row.differs for row in found):
+        records(comparison, _difference_fields(), output)
+    if any(row.differs for row in comparison):
         raise typer.Exit(DIFFERENT)
 
 
@@ -266,7 +266,7 @@ def _print_side_ids(opened: Database, sides: Sequence[DiffSide]) -> None:
     from solidjq.diff import groups as diff_groups
     from solidjq.queue.failed import Filter
 
-    named = [job_id for side in sides for job_id in side.job_ids]
+    ids = [job_id for side in sides for job_id in side.job_ids]
     groups = [side.group for side in sides if side.kind == "group" and side.group is not None]
-    jobs = dict.fromkeys(named) | dict.fromkeys(diff_groups.job_ids(opened, Filter(), groups) if groups else ())
+    jobs = dict.fromkeys(ids) | dict.fromkeys(diff_groups.job_ids(opened, Filter(), groups) if groups else ())
     records(jobs, _JOB_IDS, Output.IDS)

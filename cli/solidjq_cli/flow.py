@@ -69,14 +69,14 @@ def fill(
     rest = " " * cells(first) if rest is None else rest
     lines, line, room, begins = [], first, 0 if width is None else width - cells(first), True
     for part in parts:
-        taken = cells(part)
-        if not begins and width is not None and cells(gap) + taken > room:
+        part_width = cells(part)
+        if not begins and width is not None and cells(gap) + part_width > room:
             lines.append(line)
             line, room, begins = rest, width - cells(rest), True
         line += part if begins else gap + part
-        room -= taken + (0 if begins else cells(gap))
+        room -= part_width + (0 if begins else cells(gap))
         begins = False
-        while width is not None and room < 0 and taken > len(part):
+        while width is not None and room < 0 and part_width > len(part):
             head = _head(line, width)
             if len(head) <= len(rest):
                 break

@@ -45,9 +45,9 @@ def _draw(events: Sequence[Event]) -> None:
     jobs = dict.fromkeys(event.job_id for event in events)
     crashes = sum(event.crash for event in events)
     retries = sum(event.event == "retried" for event in events)
-    named = "job" if len(jobs) == 1 else "jobs"
+    noun = "job" if len(jobs) == 1 else "jobs"
     ids = ", ".join(map(str, jobs))
-    heading(f"{named} {ids}: {count_of(crashes, 'crash')}, {count_of(retries, 'retry')}")
+    heading(f"{noun} {ids}: {count_of(crashes, 'crash')}, {count_of(retries, 'retry')}")
     heads = [Head("UTC"), Head("AFTER", right=True), Head("JOB", right=True), Head("EVENT"), Head("WHAT", flows=True)]
     several = len(jobs) > 1
     shown = heads if several else [*heads[:2], *heads[3:]]

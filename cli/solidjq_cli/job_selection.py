@@ -104,9 +104,9 @@ def named_jobs(database: Database, names: list[str] | None) -> tuple[list[int] |
 
     if not names:
         return None, []
-    wanted = name_jobs(database, read_ids(names))
+    names_of_jobs = name_jobs(database, read_ids(names))
     with database.read() as connection:
-        found = find_jobs(connection, wanted)
+        found = find_jobs(connection, names_of_jobs)
     missing = [name for name, views in found.items() if not views]
     for name in missing:
         note(f"no job {name}")

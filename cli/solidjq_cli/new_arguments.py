@@ -50,8 +50,8 @@ def check(jobs: Mapping[str, Sequence[JobView]] | None, arguments: str) -> None:
     from solidjq.queue.states import State  # noqa: PLC0415
     from solidjq.rails.active_job import keywords_of, shown_arguments  # noqa: PLC0415
 
-    named = [view for views in (jobs or {}).values() for view in views]
-    failed = {view.job_id: view for view in named if State.FAILED in view.states}
+    chosen_views = [view for views in (jobs or {}).values() for view in views]
+    failed = {view.job_id: view for view in chosen_views if State.FAILED in view.states}
     if jobs is None or len(failed) > 1:
         raise UsageError("--with-arguments changes one job, named by its id: jq retry 42 --with-arguments JSON")
     for view in failed.values():

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 LABEL = 10
 
 
-def draw(found: Sequence[tuple[OperationView, OperationOutcome | None]]) -> None:
+def draw(operations: Sequence[tuple[OperationView, OperationOutcome | None]]) -> None:
     """Print operations, each with the outcome of its jobs; None if it put no jobs back to work."""
     with page():
-        for number, (operation, outcome) in enumerate(found):
+        for number, (operation, outcome) in enumerate(operations):
             if number:
                 paragraph("")
             _draw(operation, outcome)

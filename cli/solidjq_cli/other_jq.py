@@ -101,8 +101,8 @@ def pass_on_if_meant() -> str | None:
     if not is_meant(sys.argv[1:], piped=_is_piped()):
         return None
     passed_to = [path for path in os.environ.get(PASSED_TO, "").split(os.pathsep) if path]
-    others = others_on(os.get_exec_path())
-    path = next((path for path in others if path not in passed_to), None)
+    processors = others_on(os.get_exec_path())
+    path = next((path for path in processors if path not in passed_to), None)
     if path is None:
         return (
             "this is a call of the JSON processor, and there is no other jq on PATH; "

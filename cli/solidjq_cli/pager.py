@@ -35,9 +35,9 @@ class Page:
             if len(self._lines) < view.height():
                 return
             self._pager = _start()
-            held, self._lines = self._lines, None
-            for each in held:
-                self.write(each)
+            lines, self._lines = self._lines, None
+            for kept_line in lines:
+                self.write(kept_line)
             return
         out = sys.stdout if self._pager is None else self._pager.stdin
         if out is not None:
@@ -144,8 +144,8 @@ def page() -> Iterator[None]:
     Only on a terminal; ``--no-pager``, ``PAGER=cat`` and ``--watch`` print without one. Leaving the pager ends what
     still prints, without a word.
     """
-    wanted = sys.stdout.isatty() and view.current().paged and not view.current().watch
-    if _page.get() is not None or not wanted or os.environ.get("PAGER", "less").strip() in NONE:
+    pages = sys.stdout.isatty() and view.current().paged and not view.current().watch
+    if _page.get() is not None or not pages or os.environ.get("PAGER", "less").strip() in NONE:
         yield
         return
     opened = Page()

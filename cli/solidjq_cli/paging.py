@@ -52,8 +52,8 @@ class Page(Generic[T]):
 
 def order() -> str:
     """Return in which order a page is: a typed ``--sort`` sorts the page, not all that there is."""
-    wanted = view.current().sort
-    return "newest first" if wanted is None else f"the newest, sorted by {wanted.removeprefix('-')}"
+    field = view.current().sort
+    return "newest first" if field is None else f"the newest, sorted by {field.removeprefix('-')}"
 
 
 def show_next(last: int, older: int | None, *commands: str) -> None:

@@ -53,8 +53,8 @@ def _the_one(jobs: Mapping[str, Sequence[JobView]] | None, option: str, example:
     from solidjq.errors import UsageError  # noqa: PLC0415
     from solidjq.queue.states import State  # noqa: PLC0415
 
-    named = [view for views in (jobs or {}).values() for view in views]
-    failed = {view.job_id: view for view in named if State.FAILED in view.states}
+    chosen_views = [view for views in (jobs or {}).values() for view in views]
+    failed = {view.job_id: view for view in chosen_views if State.FAILED in view.states}
     if jobs is None or len(failed) > 1:
         raise UsageError(f"{option} moves one job, named by its id: jq retry 42 {example}")
     return failed.values()

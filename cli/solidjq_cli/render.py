@@ -79,17 +79,17 @@ def records(
     """Print items, each as soon as it arrives unless columns must line up; return how many there were.
 
     ``head`` is the heading of a table, or makes one of the number of its rows: all, or the first ``BLOCK``. ``empty``
-    is printed on stderr where a person would otherwise see nothing; it may be made then, once all is read. Raises
+    is printed on stderr where a person would otherwise see nothing; a function is called only then. Raises
     UsageError for an unknown field.
     """
-    every, fields = fields, _chosen(fields, output)
+    all_fields, fields = fields, _chosen(fields, output)
     if output in {Output.TABLE, Output.MARKDOWN} and not view.current().fields:
         fields = fields.shown(wide=view.current().wide)
-    counted = _Counted(_sorted(_started(items), every))
+    counted = _Counted(_sorted(_started(items), all_fields))
     headed = ""
     if output is Output.TABLE and view.for_people():
         with page():
-            headed = _table(counted, fields.columns, head, _key_of(every))
+            headed = _table(counted, fields.columns, head, _key_of(all_fields))
     elif output is Output.MARKDOWN:
         from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
 
@@ -165,7 +165,7 @@ def ticket_heading(text: str) -> None:
 
 
 class Keyed(NamedTuple):
-    """A row of a table with what tells it from the others: a job's id, the name of a queue or an incident."""
+    """A row of a table and its key: a job's id, the name of a queue or an incident."""
 
     key: str
     cells: Sequence[Cell]
@@ -238,32 +238,32 @@ def _started(items: Iterable[T]) -> Iterator[T]:
 
 
 def _sorted(items: Iterable[T], fields: Fields[T]) -> Iterable[T]:
-    """Sort by the field of ``--sort``, if there is one; what has no value comes last."""
-    if (wanted := view.current().sort) is None:
+    """Sort by the field of ``--sort``, if there is one; items without a value come last."""
+    if (order := view.current().sort) is None:
         return items
-    column = _named(wanted.removeprefix("-"), fields, "--sort")
+    column = _named(order.removeprefix("-"), fields, "--sort")
 
     def key(item: T) -> Any:
         value = column.value(item)
         return value if isinstance(value, (int, float, datetime)) else flat(value)
 
-    some = list(items)
-    valued = [item for item in some if column.value(item) is not None]
+    rows = list(items)
+    valued = [item for item in rows if column.value(item) is not None]
     return [
-        *sorted(valued, key=key, reverse=wanted.startswith("-")),
-        *(item for item in some if column.value(item) is None),
+        *sorted(valued, key=key, reverse=order.startswith("-")),
+        *(item for item in rows if column.value(item) is None),
     ]
 
 
 def _chosen(fields: Fields[T], output: Output) -> Fields[T]:
     """Return the fields of ``--fields``, or all."""
-    wanted = view.current()
-    if wanted.fields:
+    options = view.current()
+    if options.fields:
         if output is Output.IDS:
             from solidjq.errors import UsageError  # noqa: PLC0415
 
             raise UsageError("-o ids prints ids alone; leave --fields out")
-        return fields.of([_named(name, fields, "--fields") for name in wanted.fields])
+        return fields.of([_named(name, fields, "--fields") for name in options.fields])
     return fields
 
 
@@ -291,7 +291,7 @@ class _Counted:
 
 
 def _key_of(fields: Fields[T]) -> Column[T] | None:
-    """Return the field by which a program that runs this command tells the rows apart; None if there is none."""
+    """Return the field that is the key of each row for ``jq top``; None on a terminal or in a pipe."""
     host = view.host()
     return next((column for column in fields.columns if host is not None and column.name == host.key), None)
 

@@ -1,4 +1,4 @@
-"""How this command line wants its output shown: its options, the terminal's width, and colours."""
+"""How the output of this command line is shown: its options, the terminal's width, and colours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HEIGHT = 24  # of a terminal that does not say
+HEIGHT = 24  # lines of a terminal that reports no size
 
 
 class Output(StrEnum):
@@ -45,12 +45,12 @@ class Host:
     say: Callable[[str], None]  # a line that is for stderr on a terminal
     moved: Callable[[int, int | None], None]  # how many jobs were decided on, of how many; None if that is not known
     headed: bool = False  # the database is named on its screen already
-    key: str = ""  # the field by which the rows of its table are told apart
+    key: str = ""  # the field that is the key of each row of its table
 
 
 @dataclass(slots=True)
 class View:
-    """What the options of one command line say of its output."""
+    """The output options of one command line."""
 
     typed: bool = False  # the table was asked for, so it is drawn in a pipe, too
     wide: bool = False  # with every field, and nothing cut

@@ -90,7 +90,10 @@ def test_the_environment_names_the_database(bare: Bare) -> None:
 
 def test_an_application_has_its_own(bare: Bare) -> None:
     (bare.folder / "shop/config").mkdir(parents=True)
-    (bare.folder / "shop/config/database.yml").write_text("staging:\n  adapter: sqlite3\n  database: x.sqlite3\n")
+    (bare.folder / "shop/config/database.yml").write_text(
+        "staging: &queue\n  adapter: sqlite3\n  database: x.sqlite3\nproduction: *queue\n"
+    )
+    assert shown(bare, "--rails", "shop")["env"] == ("production", "built in")
     bare.environment["RAILS_ENV"] = "staging"
     seen = shown(bare, "--rails", "shop")
     assert seen["rails"] == ("shop", "--rails")

@@ -477,7 +477,7 @@ def test_a_slow_database_keeps_no_key_waiting(queue_url: URL, sit_before: Sit, m
         await live.press("escape", "down", "down")
         assert live.top.pane.query_one("#rows").highlighted == 2  # type: ignore[attr-defined]
         await live.press("p")
-        await live.shows("held as it is; p goes on")
+        await live.shows("frozen; p goes on")
         answers.set()
         await live.press("p")
 

@@ -18,7 +18,7 @@ from solidjq.files import remove_leftovers, replaced
 from solidjq.rails.error_text import error_json
 from solidjq.watching.deliveries import Deliveries
 from solidjq.watching.outcomes import DELIVERED, Outcome
-from solidjq.watching.position import Held, Position, Remembered, Silence, Waiting
+from solidjq.watching.position import Cooldown, Position, Remembered, Silence, Waiting
 from solidjq.watching.position_file import PositionFile
 from solidjq.watching.watch import Watch, WatchTerms
 from support.deaths import die
@@ -49,7 +49,7 @@ def full() -> Position:
     position = Position("here")
     position.deaths.add([3, 7], 5.0)
     position.remembered.append(Remembered(1, "error", 1.0, 2.0))
-    position.cooldowns["group:g1"] = Held(3.0, "title", names=["g1"])
+    position.cooldowns["group:g1"] = Cooldown(3.0, "title", names=["g1"])
     position.silences["4"] = Silence(1.5, seen_at=2.0)
     position.outbox["sink"] = [Waiting(message(1))]
     return position

@@ -20,7 +20,7 @@ from solidjq.errors import UsageError
 from solidjq.watching import cooldowns, webhooks
 from solidjq.watching.deliveries import FIRST_PAUSE, MOST_WAITING, Deliveries, pause_after
 from solidjq.watching.messages import bounded
-from solidjq.watching.position import Held, Position
+from solidjq.watching.position import Cooldown, Position
 from solidjq.watching.position_file import PositionFile
 from solidjq.watching.programs import Program
 from solidjq.watching.slack import MOST_LISTED, MOST_TEXT, slack_form
@@ -356,7 +356,7 @@ def test_programs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_message_and_the_later_ones_counted() -> None:
-    state: dict[str, Held] = {}
+    state: dict[str, Cooldown] = {}
 
     def sent(now: float, number: int, **other: Any) -> bool:
         first = other.pop("first", True)
@@ -386,7 +386,7 @@ def test_one_message_and_the_later_ones_counted() -> None:
 
 
 def test_a_thousand_groups_are_a_handful_of_messages() -> None:
-    state: dict[str, Held] = {}
+    state: dict[str, Cooldown] = {}
     sent = [
         cooldowns.admit(state, message(number, kind="group"), first=True, seconds=600, now=0) for number in range(1000)
     ]

@@ -68,12 +68,12 @@ HOW_LEAST = 24  # cells: "SIGKILL, crash 12 of 12" is never cut
 
 def with_fields(people: Sequence[Column[T]], fields: Fields[Inner], inner: Callable[[T], Inner]) -> Fields[T]:
     """Return columns for people, and behind them the other fields of the inner item, without titles."""
-    taken = {column.name for column in people}
+    names = {column.name for column in people}
 
     def outer(column: Column[Inner]) -> Column[T]:
         return Column(column.name, lambda item: column.value(inner(item)), extra=column.extra)
 
-    rest = (outer(column) for column in fields.columns if column.name not in taken)
+    rest = (outer(column) for column in fields.columns if column.name not in names)
     return Fields((*people, *rest), lambda item: fields.ids(inner(item)))
 
 

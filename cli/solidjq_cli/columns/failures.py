@@ -95,7 +95,7 @@ def failure_columns(policy: Policy, now: datetime) -> Fields[ListedFailure]:
         rule = policy.rule(item.failure.class_name)
         here = item.death.position if rule.count.value == "position" else None
         counting = without_progress_since(item.death.crashes, here)
-        recent = {each.failure_id for each in recent_crashes(counting, rule.window, now)}
+        recent = {death.failure_id for death in recent_crashes(counting, rule.window, now)}
         return len(recent | {item.failure.failure_id}), rule.max_crashes
 
     def how(item: ListedFailure) -> str:

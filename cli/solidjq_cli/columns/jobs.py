@@ -67,19 +67,19 @@ def _blocked_by(job: JobView, holders: Sequence[SlotHolder]) -> list[Any]:
     if State.BLOCKED not in job.states:
         return []
     return [
-        f"job {each.job_id} {each.class_name}, {each.state.value}"
-        + (f" by pid {each.pid} on {each.hostname}" if each.pid else "")
+        f"job {holder.job_id} {holder.class_name}, {holder.state.value}"
+        + (f" by pid {holder.pid} on {holder.hostname}" if holder.pid else "")
         if view.for_people()
         else {
-            "job_id": each.job_id,
-            "class_name": each.class_name,
-            "state": each.state.value,
-            "since": each.since,
-            "hostname": each.hostname,
-            "pid": each.pid,
+            "job_id": holder.job_id,
+            "class_name": holder.class_name,
+            "state": holder.state.value,
+            "since": holder.since,
+            "hostname": holder.hostname,
+            "pid": holder.pid,
         }
-        for each in holders
-        if each.key == job.concurrency_key
+        for holder in holders
+        if holder.key == job.concurrency_key
     ]
 
 
@@ -170,8 +170,8 @@ def _percentiles(name: str, title: str) -> Iterator[Column[ClassTimes]]:
         return lambda times: getattr(getattr(times, name), which, None)
 
     def words(times: ClassTimes) -> str:
-        found = getattr(times, name)
-        return "-" if found is None else " ".join(_seconds(value) for value in found[1:])
+        percentiles = getattr(times, name)
+        return "-" if percentiles is None else " ".join(_seconds(value) for value in percentiles[1:])
 
     yield Column(f"{name}_jobs", part("times"), "DONE" if name == "finished" else None)
     yield Column(f"{name}_p50", part("p50"), title, words=words)

@@ -76,7 +76,7 @@ def in_trees(processes: Iterable[Process]) -> Iterator[ListedProcess]:
     """Yield processes, which are listed each supervisor before its children, with the branches between them."""
     listed = list(processes)
     for process, after in zip_longest(listed, listed[1:]):
-        if process.supervisor_id is None or all(each.id != process.supervisor_id for each in listed):
+        if process.supervisor_id is None or all(other.id != process.supervisor_id for other in listed):
             yield ListedProcess(process, "")
         else:
             more = after is not None and after.supervisor_id == process.supervisor_id

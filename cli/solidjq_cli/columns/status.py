@@ -21,15 +21,15 @@ def status_fields() -> Fields[QueueStatus]:
 
     def number(name: str) -> Column[QueueStatus]:
         def value(status: QueueStatus) -> int | None:
-            found: Count | None = getattr(status, name)
-            return None if found is None else found.number
+            count: Count | None = getattr(status, name)
+            return None if count is None else count.number
 
         return Column(name, value, name.upper())
 
     def exact(name: str) -> Column[QueueStatus]:
         def value(status: QueueStatus) -> bool | None:
-            found: Count | None = getattr(status, name)
-            return None if found is None else found.exact
+            count: Count | None = getattr(status, name)
+            return None if count is None else count.exact
 
         return Column(f"{name}_exact", value, f"{name.upper()} EXACT")
 
@@ -68,5 +68,5 @@ def _queue(queue: Queue) -> dict[str, Any]:
 def _operation(operation: OperationView, outcome: OperationOutcome | None) -> dict[str, Any]:
     shown = {"operation_id", "created_at", "verb", "actor", "jobs", "restored", "reason"}
     record = {column.name: column.value(operation) for column in operation_fields().columns if column.name in shown}
-    counts = None if outcome is None else {each.value: count for each, count in outcome.counts.items()}
+    counts = None if outcome is None else {kind.value: count for kind, count in outcome.counts.items()}
     return {**record, "outcome": counts}

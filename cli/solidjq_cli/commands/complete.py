@@ -55,11 +55,11 @@ def _unquoted(word: str) -> str:
     return "".join(shlex.split(word))
 
 
-def _lines(found: Iterable[Completion]) -> str:
+def _lines(completions: Iterable[Completion]) -> str:
     """Return the lines; a value that a shell could not insert as one word of one line is left out."""
     return "".join(
         f"{value}\t{''.join(letter for letter in words if letter.isprintable())[:_MOST_CHARACTERS]}\n"
-        for value, words in dict(found).items()
+        for value, words in dict(completions).items()
         if value.isprintable() and value
     )
 

@@ -32,9 +32,9 @@ def completions(
 
     \b
     Examples:
-      jq completions bash > ~/.local/share/bash-completion/completions/jq
-      jq completions zsh > "${fpath[1]}/_jq"
-      jq completions fish > ~/.config/fish/completions/jq.fish
+      source <(jq completions bash)     # in ~/.bashrc
+      source <(jq completions zsh)      # in ~/.zshrc, after compinit
+      jq completions fish | source      # in ~/.config/fish/config.fish
     """
     from solidjq_cli.completion_scripts.script import script
 

@@ -211,8 +211,8 @@ def _summary(rows: Sequence[CheckRow]) -> str:
     from solidjq.text import count_of
 
     counts = {status: sum(1 for row in rows if row.status == status) for status in ("error", "warning", "note")}
-    found = ", ".join(count_of(count, status) for status, count in counts.items() if count)
+    findings = ", ".join(count_of(count, status) for status, count in counts.items() if count)
     healthy = sum(1 for row in rows if row.status == "healthy")
     skipped = sum(1 for row in rows if row.status == "skipped")
     left_out = f", {skipped} skipped" if skipped else ""
-    return f"{found or 'nothing found'}; {count_of(healthy, 'check')} healthy{left_out}"
+    return f"{findings or 'nothing found'}; {count_of(healthy, 'check')} healthy{left_out}"

@@ -44,8 +44,8 @@ def grants(
     """
     from solidjq.database import grants as core
 
-    wanted = core.Purpose if purpose is None else [core.Purpose(purpose.value)]
-    script = core.script(session.current(database).open().url, role, wanted)
+    purposes = core.Purpose if purpose is None else [core.Purpose(purpose.value)]
+    script = core.script(session.current(database).open().url, role, purposes)
     if script:
         typer.echo(script, nl=False)
     else:

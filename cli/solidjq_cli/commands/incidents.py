@@ -67,15 +67,15 @@ def list_incidents(
     from solidjq.queue.patterns import fits
 
     opened = session.current(database).open()
-    found = selection.summarize_incidents(opened, since, until, waiting=drawn(output))
-    here = [one for one in found if not host or any(fits(pattern, name) for pattern in host for name in one.hosts)]
+    summaries = selection.summarize_incidents(opened, since, until, waiting=drawn(output))
+    here = [one for one in summaries if not host or any(fits(pattern, name) for pattern in host for name in one.hosts)]
     if here and drawn(output):
         incident_view.draw_list(list(reversed(here)), since)
         return
     latest_first = _with_jobs(opened, reversed(here)) if output is Output.IDS else reversed(here)
-    records(latest_first, incident_fields(), output, empty=f"no process died since {since}" if not found else "")
-    if found and not here:
-        hosts = sorted({name for one in found for name in one.hosts})
+    records(latest_first, incident_fields(), output, empty=f"no process died since {since}" if not summaries else "")
+    if summaries and not here:
+        hosts = sorted({name for one in summaries for name in one.hosts})
         for name in host or ():
             note(f"no process is known to have died on host {name} since {since}{suggestion(name, hosts)}")
 
@@ -116,20 +116,20 @@ def show_incidents(
     command = session.current(database)
     opened = command.open()
     with opened.read() as connection:
-        found = {name: find_incident(connection, name) for name in unique}
-    known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
-    verdicts = {} if output is Output.IDS else _retry_safe(command, opened, known)
-    stood = {} if output is Output.IDS else _positions(opened, known)
+        by_name = {name: find_incident(connection, name) for name in unique}
+    incidents = list({incident.name: incident for incident in by_name.values() if incident is not None}.values())
+    verdicts = {} if output is Output.IDS else _retry_safe(command, opened, incidents)
+    stood = {} if output is Output.IDS else _positions(opened, incidents)
     if output is Output.TABLE and not view.current().fields:
-        for number, incident in enumerate(known):
+        for number, incident in enumerate(incidents):
             incident_view.draw(incident, verdicts[incident.name], stood, first=number == 0)
     else:
-        records(known, incident_detail_fields(verdicts, stood), output)
-    missing = [name for name, incident in found.items() if incident is None]
+        records(incidents, incident_detail_fields(verdicts, stood), output)
+    missing = [name for name, incident in by_name.items() if incident is None]
     for name in missing:
         note(f"no incident {name}; see: jq incidents list")
     if missing:
-        raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
+        raise typer.Exit(Exit.PARTLY if incidents else Exit.NO_SUCH_JOB)
 
 
 @group.command("report")

@@ -80,8 +80,8 @@ def init(
     if notify is not None:
         _set_notify(opened, wanted=notify)
     if lacking := _missing_indexes(opened):
-        named = first_of(lacking, MOST_NAMED)
-        note(f"{opened} lacks indexes of Solid Queue's schema: {named}; jq init --indexes makes them")
+        owners = first_of(lacking, MOST_NAMED)
+        note(f"{opened} lacks indexes of Solid Queue's schema: {owners}; jq init --indexes makes them")
         raise typer.Exit(Exit.PARTLY if any(index.unique for index in lacking) else Exit.DONE)
     changed = done.created or done.migrated or made or notify is not None
     note(f"{opened} is ready" if changed else f"{opened} was ready; nothing to do")
@@ -140,9 +140,9 @@ def _remove_duplicates(database: Database, *, yes: bool) -> None:
     if not twice:
         return
     duplicates.require_removable(twice)
-    for found in twice:
-        note(str(found))
-    surplus = count_of(sum(found.rows for found in twice), "surplus row")
+    for duplicate in twice:
+        note(str(duplicate))
+    surplus = count_of(sum(duplicate.rows for duplicate in twice), "surplus row")
     if not yes:
         if not moving.on_a_terminal():
             raise UsageError(f"to make the indexes, {surplus} must be deleted first: add --yes")
@@ -155,9 +155,9 @@ def _remove_duplicates(database: Database, *, yes: bool) -> None:
             operation.record_if_possible(connection, 0)
         return removed
 
-    for found in twice:
-        while removed := database.transact(remove, found.required):
-            note(f"deleted {count_of(removed, 'surplus row')} of {found.required.table}")
+    for duplicate in twice:
+        while removed := database.transact(remove, duplicate.required):
+            note(f"deleted {count_of(removed, 'surplus row')} of {duplicate.required.table}")
 
 
 def _make_indexes(database: Database, *, yes: bool) -> int:

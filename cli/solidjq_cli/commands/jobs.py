@@ -76,8 +76,8 @@ def list_all(
     chosen = filters.to_filter(opened, ids, UNFINISHED, processes=process, hosts=host)
     limit = options.list_limit(limit, output)
     listing: Callable[..., Iterator[Any]] = list_job_ids if ids_suffice(output) else list_jobs
-    found = listing(opened, chosen, limit=limit, after=page_after)
-    page = paging.Page(found, limit, lambda last: opened.glance(count_jobs, chosen, after=last.job_id))
+    jobs = listing(opened, chosen, limit=limit, after=page_after)
+    page = paging.Page(jobs, limit, lambda last: opened.glance(count_jobs, chosen, after=last.job_id))
 
     def head(shown: int) -> str:
         last = page.end(shown)

@@ -52,17 +52,17 @@ def list_operations(
     from solidjq.text import count_of
 
     with session.current(database).open().read() as connection:
-        found = operations.list_operations(connection, limit=limit, before=page_after)
+        listed = operations.list_operations(connection, limit=limit, before=page_after)
     if drawn(output):
-        head = f"{count_of(len(found), 'operation')}, the newest first" if found else ""
-        records(found, operation_columns(), output, empty="nothing was done yet", head=head)
-        if found:
-            older = [f"operations list --page-after {found[-1].id}"] if len(found) == limit else []
-            next_commands(f"operations show {found[0].id}", *older)
+        head = f"{count_of(len(listed), 'operation')}, the newest first" if listed else ""
+        records(listed, operation_columns(), output, empty="nothing was done yet", head=head)
+        if listed:
+            older = [f"operations list --page-after {listed[-1].id}"] if len(listed) == limit else []
+            next_commands(f"operations show {listed[0].id}", *older)
         return
-    records(found, operation_fields(), output, empty="nothing was done yet")
-    if len(found) == limit:
-        note(f"there may be more; the next page: --page-after {found[-1].id}")
+    records(listed, operation_fields(), output, empty="nothing was done yet")
+    if len(listed) == limit:
+        note(f"there may be more; the next page: --page-after {listed[-1].id}")
 
 
 @group.command("show")

@@ -53,33 +53,33 @@ def list_processes(
     command = session.current(database)
     threshold = command.alive_threshold(alive_threshold)
     with command.open().read() as connection:
-        found, standby = heartbeat.list_processes(connection), find_standby(connection)
+        processes, standby = heartbeat.list_processes(connection), find_standby(connection)
     empty = "no processes are registered"
     if drawn(output):
         records(
-            in_trees(found),
+            in_trees(processes),
             process_columns(threshold, standby),
             output,
             empty=empty,
-            head=_heading(found, threshold, standby) if found else "",
+            head=_heading(processes, threshold, standby) if processes else "",
         )
-        if any(process.life(threshold, standby) is False for process in found):
+        if any(process.life(threshold, standby) is False for process in processes):
             next_commands("prune --dry-run", "doctor")
     else:
-        records(found, process_fields(threshold, standby), output, empty=empty)
+        records(processes, process_fields(threshold, standby), output, empty=empty)
     if standby is not None:
         note(standby.doubt)
 
 
-def _heading(found: Sequence[Process], threshold: float, standby: Standby | None) -> str:
+def _heading(processes: Sequence[Process], threshold: float, standby: Standby | None) -> str:
     """Count the living by kind, then those that need a decision: the dead, and the jobs that they hold."""
     from solidjq.text import count_of
 
-    kinds = Counter(kind_in_words(process.kind) for process in found if process.life(threshold, standby))
+    kinds = Counter(kind_in_words(process.kind) for process in processes if process.life(threshold, standby))
     alive = ", ".join(count_of(count, kind) for kind, count in kinds.items())
-    dead = [process for process in found if process.life(threshold, standby) is False]
-    held = sum(process.claimed for process in dead)
-    holding = f", holding {count_of(held, 'job')}" if held else ""
+    dead = [process for process in processes if process.life(threshold, standby) is False]
+    jobs = sum(process.claimed for process in dead)
+    holding = f", holding {count_of(jobs, 'job')}" if jobs else ""
     return "; ".join(
         [f"{alive or 'nothing'} alive", *([f"{count_of(len(dead), 'process')} dead{holding}"] if dead else [])]
     )

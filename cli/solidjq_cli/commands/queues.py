@@ -45,36 +45,36 @@ def list_queues(output: options.OutputOption = Output.TABLE, database: options.D
     command = session.current(database)
     opened = command.open()
     with opened.read() as connection:
-        found = overview.list_queues(connection)
+        queues = overview.list_queues(connection)
     if not drawn(output):
-        records(found, queue_fields(), output, empty="no queues")
+        records(queues, queue_fields(), output, empty="no queues")
         return
     from solidjq.processes.attendance import read_attendance
 
     with opened.read() as connection:
         attendance = read_attendance(connection, command.alive_threshold(None))
-    records(_by_need(found, attendance), queue_columns(attendance), output, empty="no queues", head=_heading(found))
-    if found:
+    records(_by_need(queues, attendance), queue_columns(attendance), output, empty="no queues", head=_heading(queues))
+    if queues:
         next_commands(
-            *(f"queues resume {shlex.quote(queue.name)}" for queue in found if queue.paused), "processes list"
+            *(f"queues resume {shlex.quote(queue.name)}" for queue in queues if queue.paused), "processes list"
         )
 
 
-def _by_need(found: Iterable[Queue], attendance: Attendance) -> list[Queue]:
+def _by_need(queues: Iterable[Queue], attendance: Attendance) -> list[Queue]:
     """Sort queues: first those whose ready jobs nobody takes, then by how many wait."""
     return sorted(
-        found, key=lambda q: (not (q.ready and (q.paused or not attendance.takers(q.name))), -q.ready, q.name)
+        queues, key=lambda q: (not (q.ready and (q.paused or not attendance.takers(q.name))), -q.ready, q.name)
     )
 
 
-def _heading(found: Sequence[Queue]) -> str:
+def _heading(queues: Sequence[Queue]) -> str:
     from solidjq.text import count_of
 
-    if not found:
+    if not queues:
         return ""
-    ready, paused = sum(queue.ready for queue in found), sum(queue.paused for queue in found)
+    ready, paused = sum(queue.ready for queue in queues), sum(queue.paused for queue in queues)
     waits = "no job is ready" if not ready else f"{ready:,} {'job is' if ready == 1 else 'jobs are'} ready"
-    return f"{count_of(len(found), 'queue')}{f', {paused:,} paused' if paused else ''}; {waits}"
+    return f"{count_of(len(queues), 'queue')}{f', {paused:,} paused' if paused else ''}; {waits}"
 
 
 @group.command("keys")
@@ -98,17 +98,19 @@ def keys(
     from solidjq.text import count_of
 
     with session.current(database).open().read() as connection:
-        found = hottest_keys(connection, limit)
-    blocked = sum(key.blocked for key in found)
+        hottest = hottest_keys(connection, limit)
+    blocked = sum(key.blocked for key in hottest)
     records(
-        found,
+        hottest,
         concurrency_key_fields(),
         output,
         empty="no job that waits or runs has a concurrency key",
-        head=f"{count_of(len(found), 'concurrency key')}, for which {count_of(blocked, 'job')} wait" if found else "",
+        head=f"{count_of(len(hottest), 'concurrency key')}, for which {count_of(blocked, 'job')} wait"
+        if hottest
+        else "",
     )
-    if found and drawn(output):
-        next_commands(f"jobs list --key {shlex.quote(found[0].key)}")
+    if hottest and drawn(output):
+        next_commands(f"jobs list --key {shlex.quote(hottest[0].key)}")
 
 
 @group.command("pause")

@@ -50,58 +50,58 @@ def status(
 
     command = session.current(database)
     threshold = command.alive_threshold(alive_threshold)
-    found = find_status(command.open(), threshold)
+    queue_status = find_status(command.open(), threshold)
     if not drawn(output):
-        records([found], status_fields(), output)
+        records([queue_status], status_fields(), output)
         return
-    heading(f"status at {found.at:%H:%M:%S} UTC")
-    for label, text, style in _lines(found):
+    heading(f"status at {queue_status.at:%H:%M:%S} UTC")
+    for label, text, style in _lines(queue_status):
         paragraph(text, f"{label:<{LABEL}} ", style=style)
-    next_commands(*_next(found), lead="next".ljust(LABEL - 1))
+    next_commands(*_next(queue_status), lead="next".ljust(LABEL - 1))
 
 
-def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
+def _lines(status: QueueStatus) -> Iterator[tuple[str, str, str]]:
     """Yield each line: its label, its text and its style."""
     from solidjq.text import count_of, its
 
-    yield "processes", _processes(found), ""
-    if found.standby is not None:
-        yield found.standby.noun, found.standby.doubt, ""
-    holding = [process for process in found.silent if process.claimed]
+    yield "processes", _processes(status), ""
+    if status.standby is not None:
+        yield status.standby.noun, status.standby.doubt, ""
+    holding = [process for process in status.silent if process.claimed]
     for process in holding[:MOST_NAMED]:
         yield "silent", _silent(process), "error"
     if rest := holding[MOST_NAMED:]:
-        held = count_of(sum(process.claimed for process in rest), "job")
-        yield "silent", f"{count_of(len(rest), 'more process')} with {held}", "error"
-    yield "failed", _failed(found), "warning" if found.failed != (0, True) else "good"
-    if found.new_died is not None and found.new_errors is not None:
-        died = f"{found.new_died:,} died with {its(found.new_died)} process"
-        yield "last hour", f"{died}, {found.new_errors:,} failed with an error", "error" if found.new_died else ""
-    elif found.new_failed is not None:
-        yield "last hour", f"{found.new_failed:,} failed", ""
-    yield "waiting", "too many to count in a second" if found.queues is None else _waiting(found), ""
-    if paused := [queue for queue in found.queues or () if queue.paused]:
+        jobs = count_of(sum(process.claimed for process in rest), "job")
+        yield "silent", f"{count_of(len(rest), 'more process')} with {jobs}", "error"
+    yield "failed", _failed(status), "warning" if status.failed != (0, True) else "good"
+    if status.new_died is not None and status.new_errors is not None:
+        died = f"{status.new_died:,} died with {its(status.new_died)} process"
+        yield "last hour", f"{died}, {status.new_errors:,} failed with an error", "error" if status.new_died else ""
+    elif status.new_failed is not None:
+        yield "last hour", f"{status.new_failed:,} failed", ""
+    yield "waiting", "too many to count in a second" if status.queues is None else _waiting(status), ""
+    if paused := [queue for queue in status.queues or () if queue.paused]:
         yield "paused", _named([f"{queue.name} ({queue.ready:,} ready)" for queue in paused]), "warning"
-    if found.last is not None:
-        yield from _last(found)
-    if found.product is not None:
-        yield "database", str(found.product), ""
+    if status.last is not None:
+        yield from _last(status)
+    if status.product is not None:
+        yield "database", str(status.product), ""
 
 
-def _processes(found: QueueStatus) -> str:
+def _processes(status: QueueStatus) -> str:
     from solidjq.text import count_of
     from solidjq_cli.columns.processes import kind_in_words
 
     kinds: Counter[str] = Counter()
-    for kind, count in found.alive.items():
+    for kind, count in status.alive.items():
         kinds[kind_in_words(kind)] += count
     alive = [count_of(count, kind) for kind, count in sorted(kinds.items())]
-    if not alive and not found.silent:
+    if not alive and not status.silent:
         return "none is registered: no job will run"
-    dead = count_of(len(found.silent), "process")
-    jobs = sum(process.claimed for process in found.silent)
-    held = f"with {count_of(jobs, 'job')}" if jobs else "without jobs"
-    silent = f"; {dead} {held} silent for {found.threshold:g} s or more" if found.silent else ""
+    dead = count_of(len(status.silent), "process")
+    jobs = sum(process.claimed for process in status.silent)
+    holding = f"with {count_of(jobs, 'job')}" if jobs else "without jobs"
+    silent = f"; {dead} {holding} silent for {status.threshold:g} s or more" if status.silent else ""
     return f"{', '.join(alive) or 'none'} alive{silent}"
 
 
@@ -117,21 +117,21 @@ def _silent(process: Process) -> str:
     return f"{kind_in_words(process.kind)} pid {process.pid}{host} for {age}, holds {count_of(process.claimed, 'job')}"
 
 
-def _failed(found: QueueStatus) -> str:
+def _failed(status: QueueStatus) -> str:
     from solidjq.text import its
 
-    if found.failed is None:
+    if status.failed is None:
         return "too many to count in a second"
-    if found.failed == (0, True):
+    if status.failed == (0, True):
         return "none"
-    if found.died is None:
-        return f"{found.failed}; how many of them died takes longer than a second to count"
-    incidents = _of(found.incidents, "incident") if found.died.number else ""
-    died = f"{found.died} died with {its(found.died.number)} process{incidents}"
-    if found.errors is None:
-        return f"{found.failed}: {died}"
-    problems = _of(found.problems, "problem") if found.errors else ""
-    return f"{found.failed}: {died}, {found.errors:,} failed with an error of {its(found.errors)} own{problems}"
+    if status.died is None:
+        return f"{status.failed}; how many of them died takes longer than a second to count"
+    incidents = _of(status.incidents, "incident") if status.died.number else ""
+    died = f"{status.died} died with {its(status.died.number)} process{incidents}"
+    if status.errors is None:
+        return f"{status.failed}: {died}"
+    problems = _of(status.problems, "problem") if status.errors else ""
+    return f"{status.failed}: {died}, {status.errors:,} failed with an error of {its(status.errors)} own{problems}"
 
 
 def _of(count: Count | None, noun: str) -> str:
@@ -140,8 +140,8 @@ def _of(count: Count | None, noun: str) -> str:
     return "" if count is None else f" ({count} {noun if count.number == 1 and count.exact else plural_of(noun)})"
 
 
-def _waiting(found: QueueStatus) -> str:
-    return _named([_queue(queue) for queue in found.waiting]) if found.waiting else "no job is ready"
+def _waiting(status: QueueStatus) -> str:
+    return _named([_queue(queue) for queue in status.waiting]) if status.waiting else "no job is ready"
 
 
 def _queue(queue: Queue) -> str:
@@ -155,26 +155,26 @@ def _named(parts: Sequence[str]) -> str:
     return first_of(parts, MOST_NAMED)
 
 
-def _last(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
+def _last(status: QueueStatus) -> Iterator[tuple[str, str, str]]:
     from solidjq.text import count_of
 
-    if found.last is None:
+    if status.last is None:
         return
-    operation, outcome = found.last
+    operation, outcome = status.last
     at = "" if operation.created_at is None else f", {since(operation.created_at)}"
     text = f"{operation.verb} of {count_of(operation.jobs, 'job')} by {operation.actor}{at} (operation {operation.id})"
     became = "" if outcome is None else f": {', '.join(outcomes.phrases(outcome))}"
     yield "last", text + became, "error" if outcome is not None and outcome.died else ""
 
 
-def _next(found: QueueStatus) -> Iterator[str]:
+def _next(status: QueueStatus) -> Iterator[str]:
     """Yield the commands that fit what was found, the most urgent first."""
-    if any(process.claimed for process in found.silent):
+    if any(process.claimed for process in status.silent):
         yield "prune --dry-run"
-    if found.died is not None and found.died.number:
+    if status.died is not None and status.died.number:
         yield from ("incidents list", "retry --safe --dry-run")
-    elif found.failed != (0, True):
+    elif status.failed != (0, True):
         yield "failed diff"
-    if found.last is not None and found.last[1] is not None and found.last[1].open:
-        yield f"operations show {found.last[0].id} --watch"
+    if status.last is not None and status.last[1] is not None and status.last[1].open:
+        yield f"operations show {status.last[0].id} --watch"
     yield "doctor"

@@ -62,8 +62,8 @@ def suspects(
     earliest, latest = parse_span(since, until, opened.now())
     incident_of: dict[str, str] = {}
     with opened.read() as connection:
-        found = each_incident(connection, since=earliest, until=latest, once=True)
-        ranking = find_suspects(connection, _noted(found, incident_of) if drawn(output) else found)
+        incidents = each_incident(connection, since=earliest, until=latest, once=True)
+        ranking = find_suspects(connection, _noted(incidents, incident_of) if drawn(output) else incidents)
     if drawn(output):
         suspects_view.draw(opened, ranking, incident_of, since=since, everybody=everybody)
         return

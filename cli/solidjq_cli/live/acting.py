@@ -80,8 +80,8 @@ class ActionScreen(ModalScreen["tuple[Action, Printed] | None"]):
             super().__init__()
             self.printed = printed
 
-    class Broke(Message):
-        """An error came out of the thread."""
+    class ThreadFailed(Message):
+        """The thread ended with an error; the program ends with it."""
 
         def __init__(self, error: BaseException) -> None:
             super().__init__()
@@ -225,7 +225,7 @@ class ActionScreen(ModalScreen["tuple[Action, Printed] | None"]):
         try:
             printed = self._runner.run(self._action.words, size, ask=self._ask, moved=self._note_moved)
         except BaseException as error:  # JQ_DEBUG lets errors pass
-            self._send(self.Broke(error))
+            self._send(self.ThreadFailed(error))
             raise
         self._send(self.Ended(printed))
 
@@ -233,7 +233,7 @@ class ActionScreen(ModalScreen["tuple[Action, Printed] | None"]):
         with suppress(RuntimeError):  # the program has ended meanwhile
             self.post_message(message)
 
-    def on_action_screen_broke(self, event: Broke) -> None:
+    def on_action_screen_thread_failed(self, event: ThreadFailed) -> None:
         """End with the error."""
         raise event.error
 

@@ -1,4 +1,4 @@
-"""The program of ``jq top``: what it reads, what it says, and what its keys do."""
+"""The program of ``jq top``: its reads, its messages, and the actions of its keys."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 BAR = 1  # columns of the scroll bar
 STATUS_SHARE = 4  # of the screen, and a line: how much the status may take
-SLOW = 3.0  # seconds of a read, after which the screen says that it waits
-TALK = 10.0  # seconds for which a message stays
+SLOW = 3.0  # seconds of a read, after which a message says that the screen waits for the database
+NOTICE_TIME = 10.0  # seconds for which a notice stays
 NEVER = float("-inf")
 _PRIORITY = {"tab", "shift+tab", "ctrl+c"}  # before Textual's own meaning
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the next read is of."""
+class ReadRequest:
+    """What the reading thread reads next: a list, and the text that is open."""
 
     shown: Shown
     size: Size
@@ -47,12 +47,12 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """Since when the database is away, how often it was tried, and what it said last."""
+class Outage:
+    """An outage of the database: when it began, how many reads failed, and the last error."""
 
     since: float
     tries: int
-    words: str
+    error: str
 
 
 class Top(App[int]):
@@ -68,11 +68,13 @@ class Top(App[int]):
     ]
 
     class Read(Message):
-        """A read has ended."""
+        """The reading thread has ended a read."""
 
-        def __init__(self, wanted: Wanted, status: Printed | None, rows: Printed | None, text: Printed | None) -> None:
+        def __init__(
+            self, request: ReadRequest, status: Printed | None, rows: Printed | None, text: Printed | None
+        ) -> None:
             super().__init__()
-            self.wanted, self.status, self.rows, self.text = wanted, status, rows, text
+            self.request, self.status, self.rows, self.text = request, status, rows, text
 
     class TextRead(Message):
         """A text was read."""
@@ -81,8 +83,8 @@ class Top(App[int]):
             super().__init__()
             self.screen, self.printed = screen, printed
 
-    class Broke(Message):
-        """An error came out of a thread; with JQ_DEBUG no other place takes it."""
+    class ThreadFailed(Message):
+        """A thread ended with an error, which only JQ_DEBUG lets pass; the program ends with it."""
 
         def __init__(self, error: BaseException) -> None:
             super().__init__()
@@ -93,17 +95,17 @@ class Top(App[int]):
         self.runner = runner
         self.read_only = runner.read_only
         self.pane = ListPane(lambda words: runner.command_line(words, short=True))
-        self.held = False
+        self.frozen = False
         self.last_operation: int | None = None  # that was made here, and can be taken back
         self._interval = interval
         self._threshold = () if alive_threshold is None else (f"--alive-threshold={alive_threshold:g}",)
         self._poller = Poller(self._read, interval)
-        self._wanted: Wanted | None = None
+        self._request: ReadRequest | None = None
         self._status: Printed | None = None
         self._status_at = NEVER
         self._began: float | None = None  # when the read that is under way began
-        self._lost: Lost | None = None
-        self._said = ("", NEVER)
+        self._outage: Outage | None = None
+        self._notice = ("", NEVER)
         self._reason = ""  # that was typed last
 
     # -- the screen ---------------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ class Top(App[int]):
     def on_mount(self) -> None:
         """Begin to read."""
         self._show_keys()
-        self._want()
+        self._request_read()
         self._poller.start()
         self.set_interval(1.0, self._show_message)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -155,34 +157,34 @@ class Top(App[int]):
         shown = fit(lines, self.size.height // STATUS_SHARE + 1, "0 shows all")
         self._main.query_one("#status", Static).update(paint(shown))
 
-    # -- what is said -------------------------------------------------------------------------------------------------
+    # -- messages -----------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
         """Show a message for a while."""
-        self._said = (text, time.monotonic())
+        self._notice = (text, time.monotonic())
         self._show_message()
 
     def message(self) -> str:
-        """Return what is to be said now, the most urgent first."""
+        """Return the message for now, the most urgent first: an outage, a slow read, a notice, a frozen screen."""
         now = time.monotonic()
-        if self._lost is not None:
-            tries = "once" if self._lost.tries == 1 else f"{self._lost.tries} times"
-            away = f"{now - self._lost.since:.0f} s"
-            return f"no answer for {away}, tried {tries}, tries again: {self._lost.words}"
+        if self._outage is not None:
+            tries = "once" if self._outage.tries == 1 else f"{self._outage.tries} times"
+            away = f"{now - self._outage.since:.0f} s"
+            return f"no answer for {away}, tried {tries}, tries again: {self._outage.error}"
         if self._began is not None and now - self._began > SLOW:
             return f"waits for the database, {now - self._began:.0f} s"
-        text, at = self._said
-        if text and now - at < TALK:
+        text, at = self._notice
+        if text and now - at < NOTICE_TIME:
             return text
-        return "held as it is; p goes on" if self.held else ""
+        return "frozen; p goes on" if self.frozen else ""
 
     def _show_message(self) -> None:
         for screen in self.screen_stack if self.is_running else ():
             for static in screen.query("#message").results(Static):
                 static.update(content(self.message()))
 
-    def on_list_pane_said(self, event: ListPane.Said) -> None:
-        """Say what the list says."""
+    def on_list_pane_notice(self, event: ListPane.Notice) -> None:
+        """Show the message of the list."""
         self.say(event.text)
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -191,48 +193,48 @@ class Top(App[int]):
         """Read at once; ``status``: the status, too, however fresh it is."""
         if status:
             self._status_at = NEVER
-        self._want()
+        self._request_read()
         self._poller.again()
 
-    def _want(self) -> None:
-        """Say what the next read is of; the reading thread takes it."""
+    def _request_read(self) -> None:
+        """Describe the next read; the reading thread takes the description."""
         text = self.screen.opened if isinstance(self.screen, TextScreen) and self.screen.opened.lives else None
         width, height = self.size
-        self._wanted = Wanted(self.pane.shown, Size(max(1, width - BAR), height), text)
+        self._request = ReadRequest(self.pane.shown, Size(max(1, width - BAR), height), text)
 
     def _read(self) -> None:
         """Read in the polling thread: the status, unless it is fresh, and the text that is open, or the list."""
-        if (wanted := self._wanted) is None:
+        if (request := self._request) is None:
             return
         self._began = time.monotonic()
         status = rows = text = None
         try:
             if self._began - self._status_at >= self._interval:
-                status = self.runner.run(("status", *self._threshold), wanted.size)
+                status = self.runner.run(("status", *self._threshold), request.size)
                 self._status_at = time.monotonic()
             if status is None or not status.away:
-                if wanted.text is not None:
-                    text = self.runner.run(wanted.text.words, wanted.size)
-                elif wanted.shown.of.lives or self.pane.stale or self.pane.read_of != wanted.shown:
-                    rows = self._read_rows(wanted)
+                if request.text is not None:
+                    text = self.runner.run(request.text.words, request.size)
+                elif request.shown.of.lives or self.pane.stale or self.pane.read_of != request.shown:
+                    rows = self._read_rows(request)
         except BaseException as error:  # JQ_DEBUG lets errors pass
-            self.send(self.Broke(error))
+            self.send(self.ThreadFailed(error))
             raise
         finally:
             self._began = None
-        self.send(self.Read(wanted, status, rows, text))
+        self.send(self.Read(request, status, rows, text))
 
-    def _read_rows(self, wanted: Wanted) -> Printed:
-        of = wanted.shown.of
-        words = (*wanted.shown.words, *(self._threshold if of.name == "processes" else ()))
-        return self.runner.run(words, Size(max(1, wanted.size.width - MARK), wanted.size.height), key=of.key)
+    def _read_rows(self, request: ReadRequest) -> Printed:
+        of = request.shown.of
+        words = (*request.shown.words, *(self._threshold if of.name == "processes" else ()))
+        return self.runner.run(words, Size(max(1, request.size.width - MARK), request.size.height), key=of.key)
 
     def send(self, message: Message) -> None:
         """Send a message from a thread to the screen; nobody is there any more if the program has ended meanwhile."""
         with suppress(RuntimeError):
             self.post_message(message)
 
-    def on_top_broke(self, event: Broke) -> None:
+    def on_top_thread_failed(self, event: ThreadFailed) -> None:
         """End with the error."""
         raise event.error
 
@@ -248,19 +250,19 @@ class Top(App[int]):
             self._show_status()
         if event.text is not None and not event.text.away and isinstance(self.screen, TextScreen):
             self.screen.show(event.text)
-        if event.rows is not None and not event.rows.away and event.wanted.shown == self.pane.shown:
+        if event.rows is not None and not event.rows.away and event.request.shown == self.pane.shown:
             self.pane.show(event.rows)
         self._show_message()
 
     def _note_away(self, away: Printed | None) -> None:
         now = time.monotonic()
         if away is not None:
-            since, tries = (now, 0) if self._lost is None else (self._lost.since, self._lost.tries)
+            since, tries = (now, 0) if self._outage is None else (self._outage.since, self._outage.tries)
             words = plain(away.lines[-1]) if away.lines else ""
-            self._lost = Lost(since, tries + 1, words.partition(": ")[2] or words)
-        elif self._lost is not None:
-            self.say(f"the database answers again, after {now - self._lost.since:.0f} s")
-            self._lost = None
+            self._outage = Outage(since, tries + 1, words.partition(": ")[2] or words)
+        elif self._outage is not None:
+            self.say(f"the database answers again, after {now - self._outage.since:.0f} s")
+            self._outage = None
 
     # -- lists --------------------------------------------------------------------------------------------------------
 
@@ -269,12 +271,12 @@ class Top(App[int]):
         on_list = len(self.screen_stack) <= 1 and not (self.pane.is_mounted and self.pane.types)
         if action in _ON_LIST:
             return on_list
-        if action in {"switch", "retry", "undo", "keys", "pause", "again"}:
+        if action in {"switch", "retry", "undo", "keys", "freeze", "again"}:
             return on_list or isinstance(self.screen, TextScreen)
         return True
 
     def on_list_pane_changed(self) -> None:
-        """Read what is wanted now."""
+        """Read the list that is shown now."""
         self._refresh()
 
     def on_list_pane_chosen(self, event: ListPane.Chosen) -> None:
@@ -331,7 +333,7 @@ class Top(App[int]):
         screen = TextScreen(opened, self.runner.command_line(opened.words, short=True), of, key)
         self.push_screen(screen)
         self._read_text(screen)
-        self.call_after_refresh(self._want)
+        self.call_after_refresh(self._request_read)
 
     def _read_text(self, screen: TextScreen) -> None:
         width, height = self.size
@@ -341,7 +343,7 @@ class Top(App[int]):
             try:
                 printed = self.runner.run(screen.opened.words, size)
             except BaseException as error:
-                self.send(self.Broke(error))
+                self.send(self.ThreadFailed(error))
                 raise
             self.send(self.TextRead(screen, printed))
 
@@ -405,10 +407,10 @@ class Top(App[int]):
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 
-    def action_pause(self) -> None:
-        """Hold the screen as it is, or go on."""
-        self.held = not self.held
-        self._poller.hold(held=self.held)
+    def action_freeze(self) -> None:
+        """Freeze the screen, or go on."""
+        self.frozen = not self.frozen
+        self._poller.freeze(frozen=self.frozen)
         self._show_message()
 
     def action_again(self) -> None:

@@ -88,7 +88,7 @@ class Runner:
     ) -> Printed:
         """Run a command line; whatever goes wrong is among the lines, as it would be on a terminal.
 
-        ``key`` is the field by which the rows of its table are told apart. ``ask`` gets what was printed so far, the
+        ``key`` is the field that is the key of each row of its table. ``ask`` gets what was printed so far, the
         question, and the name that must be typed for a yes. ``moved`` gets how many jobs were decided on, of how many.
         """
         return copy_context().run(self._run, words, size, key, ask, moved)

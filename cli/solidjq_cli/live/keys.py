@@ -48,7 +48,7 @@ KEYS = (
     Key("", "1-6", "", "lists", "go to a list"),
     Key("0", "0", "status", "status", "show the whole status"),
     Key("plus,equals_sign", "+", "more", "more", "read 100 rows more"),
-    Key("p", "p", "pause", "hold", "hold the screen as it is; once more: go on", Place.TEXT),
+    Key("p", "p", "freeze", "freeze", "freeze the screen; once more: go on", Place.TEXT),
     Key("g", "g", "again", "read again", "read again at once", Place.TEXT),
     Key("question_mark", "?", "keys", "keys", "show these keys", Place.TEXT),
     Key("q", "q", "leave", "quit", "end; a move that is under way first ends its batch", Place.EVERYWHERE),
@@ -65,11 +65,11 @@ def in_force(*, read_only: bool) -> list[Key]:
 
 def line(keys: Iterable[Key], width: int) -> str:
     """Return the last line: as many keys as it has room for, always those for help and to leave."""
-    named = [(key.shown in _ALWAYS, f"{key.shown} {key.word}") for key in keys if key.word]
-    kept = [text for always, text in named if always]
-    room = width - sum(cells(text) + GAP for text in kept) + GAP
+    hints = [(key.shown in _ALWAYS, f"{key.shown} {key.word}") for key in keys if key.word]
+    always_shown = [text for always, text in hints if always]
+    room = width - sum(cells(text) + GAP for text in always_shown) + GAP
     shown: list[str] = []
-    for always, text in named:
+    for always, text in hints:
         if always:
             shown.append(text)
         elif cells(text) + GAP <= room:

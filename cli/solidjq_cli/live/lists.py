@@ -1,4 +1,4 @@
-"""Which command lines ``jq top`` runs: its lists, what opens a row, and what is done to the rows that are marked.
+"""The command lines that ``jq top`` runs: for its lists, for an opened row, and for an action on the marked rows.
 
 Pure: the keys of rows go in, words of a command line come out. A name is the value of an option (``--queue=NAME``) or
 stands behind ``--``, so that one that begins with a minus is no option.
@@ -36,7 +36,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """One list: the command line that prints it, and what there is to do with its rows.
+    """One list: the command line that prints it, and the command lines for its rows.
 
     ``key`` is the field that names a row. ``sorts`` are the values of ``--sort``, the first is the command's own order.
     """

@@ -43,7 +43,7 @@ class ListPane(Vertical):
     """One list at a time: the names of all, the command line that it comes from, its heading and its rows."""
 
     class Changed(Message):
-        """Another list is wanted, or the same one in another way."""
+        """Another list is to be read, or the same one with another filter, order or limit."""
 
     class Chosen(Message):
         """A row was opened, whose text is to be shown."""
@@ -52,8 +52,8 @@ class ListPane(Vertical):
             super().__init__()
             self.opened, self.of, self.key = opened, of, key
 
-    class Said(Message):
-        """Something is to be said."""
+    class Notice(Message):
+        """The list has a message for the screen."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -125,7 +125,7 @@ class ListPane(Vertical):
     def sort(self) -> None:
         """Sort by the next field."""
         if len(self.shown.of.sorts) == 1:
-            self.post_message(self.Said(f"{self.shown.of.name} have one order"))
+            self.post_message(self.Notice(f"{self.shown.of.name} have one order"))
         else:
             self._take(self.shown.sorted_next())
 
@@ -133,7 +133,7 @@ class ListPane(Vertical):
         """Read more rows."""
         more = self.shown.with_more()
         if more == self.shown:
-            self.post_message(self.Said("no more rows are read; choose among them with /"))
+            self.post_message(self.Notice("no more rows are read; choose among them with /"))
         else:
             self._take(more)
 
@@ -173,7 +173,7 @@ class ListPane(Vertical):
         try:
             chosen = lists.parse_filter(event.value)
         except ValueError as error:
-            self.post_message(self.Said(str(error)))
+            self.post_message(self.Notice(str(error)))
             return
         self._end_typing()
         self._take(replace(self.shown, filter=chosen))
@@ -211,9 +211,9 @@ class ListPane(Vertical):
 
     def show(self, printed: Printed) -> None:
         """Draw what was read."""
-        known = self.read_of is not None and replace(self.read_of, limit=0) == replace(self.shown, limit=0)
-        came = time.monotonic() if known else float("-inf")
-        self._came = {row.key: self._came.get(row.key, came) if known else came for row in printed.rows.values()}
+        same_list = self.read_of is not None and replace(self.read_of, limit=0) == replace(self.shown, limit=0)
+        came = time.monotonic() if same_list else float("-inf")
+        self._came = {row.key: self._came.get(row.key, came) if same_list else came for row in printed.rows.values()}
         self._read, self.read_of, self.stale = printed, self.shown, False
         self._redraw()
 
@@ -223,13 +223,13 @@ class ListPane(Vertical):
             return
         before, rows, after = _parts(self._read)
         words = self.shown.filter.words
-        taken = [row for row in rows if self.shown.filter.takes(plain(" ".join(row.lines)))]
+        matching = [row for row in rows if self.shown.filter.takes(plain(" ".join(row.lines)))]
         titles = [" " * MARK + line for line in before[-1:]] if rows else []
-        said = before[:-1] if rows else before
+        heading = before[:-1] if rows else before
         if words:
-            said.append(f"{len(taken):,} of the {len(rows):,} rows that were read have: {' '.join(words)}")
-        self._show_head([*said, *after, *titles])
-        self._draw(taken)
+            heading.append(f"{len(matching):,} of the {len(rows):,} rows that were read have: {' '.join(words)}")
+        self._show_head([*heading, *after, *titles])
+        self._draw(matching)
 
     def _show_head(self, lines: Sequence[str]) -> None:
         self.query_one("#tabs", Static).update(_names(self.shown.of, self.app.size.width))
@@ -269,11 +269,11 @@ class ListPane(Vertical):
 def _names(shown: List, width: int) -> Content:
     """Return the names of all lists with their numbers, on as many lines as they need; no name is broken."""
     lines, used = [Content()], 0
-    for number, each in enumerate(LISTS, 1):
-        name = f" {number} {each.name} "
+    for number, one in enumerate(LISTS, 1):
+        name = f" {number} {one.name} "
         if used and used + cells(name) > width:
             lines, used = [*lines, Content()], 0
-        lines[-1] = Content.assemble(lines[-1], Content.styled(name, "reverse" if each is shown else ""))
+        lines[-1] = Content.assemble(lines[-1], Content.styled(name, "reverse" if one is shown else ""))
         used += cells(name)
     return Content("\n").join(lines)
 

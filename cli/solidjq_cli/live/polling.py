@@ -23,9 +23,9 @@ class Poller:
     def __init__(self, read: Callable[[], None], interval: float) -> None:
         self._read = read
         self._interval = max(interval, LEAST)
-        self._wanted = Event()
+        self._requested = Event()
         self._ended = False
-        self._held = False
+        self._frozen = False
         self._took = math.inf  # the last read, in seconds
         self._thread = Thread(target=self._work, name="jq top reads", daemon=True)
 
@@ -35,23 +35,23 @@ class Poller:
 
     def again(self) -> None:
         """Read at once, or as soon as the read that is under way has ended."""
-        self._wanted.set()
+        self._requested.set()
 
-    def hold(self, *, held: bool) -> None:
-        """Read no more until somebody asks for it, or go on."""
-        self._held = held
-        if not held:
+    def freeze(self, *, frozen: bool) -> None:
+        """Read only on request, or go on."""
+        self._frozen = frozen
+        if not frozen:
             self.again()
 
     def stop(self) -> None:
         """End the thread; a read that is under way is not waited for."""
         self._ended = True
-        self._wanted.set()
+        self._requested.set()
 
     def pause(self, took: float) -> float:
         """Return how long to wait after a read that took so long, in seconds.
 
-        One that is longer than the one before may have waited for a server that was held up: the next one shows it.
+        A read that took longer than the one before may have met a busy moment of the server: the next read shows it.
         """
         usual, self._took = min(took, self._took), took
         return max(self._interval, SHARE * usual)
@@ -61,6 +61,6 @@ class Poller:
             began = time.monotonic()
             self._read()
             pause = self.pause(time.monotonic() - began)
-            while not self._wanted.wait(pause) and self._held and not self._ended:
+            while not self._requested.wait(pause) and self._frozen and not self._ended:
                 pass
-            self._wanted.clear()
+            self._requested.clear()

@@ -51,9 +51,9 @@ class Progress:
         """
         begun = self.completed if self.current is None else (*self.completed, self.current)
         if step not in begun:
-            known = ", ".join(begun) or "none"
+            steps = ", ".join(begun) or "none"
             raise UsageError(
-                f"the job has begun no step {step!r} (begun so far: {known}), so it cannot go on from there"
+                f"the job has begun no step {step!r} (begun so far: {steps}), so it cannot go on from there"
             )
         return replace(self, completed=begun[: begun.index(step)], current=step, cursor=cursor)
 

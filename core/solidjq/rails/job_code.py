@@ -41,7 +41,7 @@ class IdleHandler(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JobCode:
-    """What the text of an application says. ``complete``: false if it has more files than were read."""
+    """The classes and idle handlers of an application's Ruby files. ``complete``: whether all its files were read."""
 
     names: frozenset[str]  # keys of classes that are defined
     paths: frozenset[str]  # keys that the names of files stand for, and each end of them
@@ -106,13 +106,13 @@ def _definitions(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 def _idle(lines: Sequence[str], defined: Sequence[tuple[int, str]], path: str) -> Iterator[IdleHandler]:
     for number, line in enumerate(lines):
         if handler := _HANDLER.match(line):
-            for error in dict.fromkeys(found["error"] for found in _STORED_ONLY.finditer(_statement(lines, number))):
+            for error in dict.fromkeys(match["error"] for match in _STORED_ONLY.finditer(_statement(lines, number))):
                 within = [name for at, name in defined if at < number]
                 yield IdleHandler(f"{path}:{number + 1}", within[-1] if within else None, handler["handler"], error)
 
 
 def _statement(lines: Sequence[str], number: int) -> str:
-    """Return a line and those that belong to it: the line before says by its end that it goes on."""
+    """Return a line and the lines that continue it, as long as the end of a line shows that the statement goes on."""
     statement = ""
     for line in lines[number : number + MOST_LINES]:
         statement += line + "\n"

@@ -16,7 +16,7 @@ from solidjq.text import MASK, SHORT_KEY, has_no_secrets, mask_secrets, names_a_
 RAILS_NAMES = (
     *("passw", "email", "secret", "token", "_key", "crypt", "salt", "certificate", "otp", "ssn", "cvv", "cvc"),
 )
-_OWN_KEYS = "_aj_"  # of Active Job: they say what a value is
+_OWN_KEYS = "_aj_"  # of Active Job: they mark the kind of a value
 _CACHED = 1024  # keys, and objects
 _MOST_KEYS = 20  # of an object that is kept
 
@@ -115,12 +115,12 @@ def application_names(
 
     Nothing is evaluated. Names that only Ruby knows, such as those of a lambda, are left out.
     """
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for _, lines in ruby_code(application, environment, variables=variables):
         text = "\n".join(lines)
         for match in _FILTERED.finditer(text):
-            found |= dict.fromkeys(_names(_list_at(text, match.end())))
-    return tuple(found)
+            names |= dict.fromkeys(_names(_list_at(text, match.end())))
+    return tuple(names)
 
 
 def _list_at(text: str, start: int) -> str:

@@ -111,8 +111,8 @@ def progress_part(arguments: str | None) -> str | None:
     if position.progress == NO_PROGRESS:
         return f"{{{NOT_STARTED}}}"
     texts = value_texts(arguments)
-    kept = (f"{dumps(key)}:{texts[key]}" for key in ("continuation", "resumptions", OURS) if key in texts)
-    return f"{{{','.join(kept)}}}"
+    parts = (f"{dumps(key)}:{texts[key]}" for key in ("continuation", "resumptions", OURS) if key in texts)
+    return f"{{{','.join(parts)}}}"
 
 
 def marks_of(text: str | None) -> Marks:

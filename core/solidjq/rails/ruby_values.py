@@ -22,10 +22,10 @@ class GlobalID(str):
 
     def __new__(cls, text: str) -> Self:
         """Check that ``text`` has the form ``gid://application/Model/id``."""
-        named = super().__new__(cls, text)
-        if len(named._parts) != len(("application", "model", "id")) or not text.startswith("gid://"):
+        value = super().__new__(cls, text)
+        if len(value._parts) != len(("application", "model", "id")) or not text.startswith("gid://"):
             raise ValueError(f"{text!r} is not a global id; write gid://application/Model/id")
-        return named
+        return value
 
     def __repr__(self) -> str:
         return f"GlobalID({str(self)!r})"

@@ -61,7 +61,7 @@ _ELEMENT = re.compile(r"(?:(?P<star>\*)|(?P<from>\w+)(?:-(?P<to>\w+))?)?(?:/(?P<
 
 def _numbers(field: str, least: int, most: int, names: Sequence[str] = ()) -> tuple[int, ...] | None:
     """Return the numbers of a field of cron; None if it is none, or of a kind that is not read here."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for element in field.split(","):
         match = _ELEMENT.fullmatch(element)
         if not element or match is None:
@@ -75,8 +75,8 @@ def _numbers(field: str, least: int, most: int, names: Sequence[str] = ()) -> tu
         if match["from"] is not None and match["to"] is None and match["step"] is None:
             high = low
         whole = range(low, high + 1) if low <= high else [*range(low, top + 1), *range(least, high + 1)]
-        found.update(whole[::step])
-    return tuple(sorted(found))
+        numbers.update(whole[::step])
+    return tuple(sorted(numbers))
 
 
 def _number(text: str, names: Sequence[str]) -> int | None:

@@ -54,7 +54,7 @@ _GOES_ON = (".", "&", "|", "and ", "or ")  # a line that belongs to the one befo
 
 
 class RailsSetting(NamedTuple):
-    """A setting of Solid Queue in an application's code; ``value`` is None if only Ruby knows it."""
+    """A setting of Solid Queue in an application's code; ``value`` is None if only Ruby could evaluate it."""
 
     value: Any  # seconds, True or False, or a name
     place: str  # file and line
@@ -212,7 +212,7 @@ def _literal(name: str, text: str) -> float | bool | str | None:
 
 @dataclass(frozen=True, slots=True)
 class RailsWorker:
-    """An entry of ``workers:``. ``threads`` is None if only Ruby knows the number, or if the worker runs fibers."""
+    """An entry of ``workers:``. ``threads`` is None if Ruby computes the number, or if the worker runs fibers."""
 
     queues: tuple[str, ...]
     threads: int | None = DEFAULT_THREADS
@@ -220,7 +220,7 @@ class RailsWorker:
 
 @dataclass(frozen=True, slots=True)
 class RailsConfig:
-    """The workers that an application configures. ``workers`` is None if unknown; ``problem`` says why."""
+    """The workers that an application configures. ``workers`` is None if unknown; ``problem`` is the reason."""
 
     path: str  # of queue.yml
     workers: tuple[RailsWorker, ...] | None = None
@@ -231,7 +231,7 @@ class RailsConfig:
 
     @property
     def shutdown_timeout(self) -> float | None:
-        """Seconds that a stopping supervisor gives running jobs; None if only Ruby knows."""
+        """Seconds that a stopping supervisor gives running jobs; None if only Ruby could evaluate it."""
         setting = (self.settings or {}).get(SHUTDOWN)
         return DEFAULT_SHUTDOWN if setting is None else setting.value
 

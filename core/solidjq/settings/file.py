@@ -53,17 +53,17 @@ def place_of(file: SettingsFile, *keys: str) -> str:
 
 def _has(lines: Sequence[str], count: int, keys: Iterable[str]) -> bool:
     """Whether the key is set by then: in the first ``count`` lines, and as many more as the last value has."""
-    found: Any = None
+    value: Any = None
     for end in range(count, len(lines) + 1):
         try:
-            found = tomllib.loads("".join(lines[:end]))
+            value = tomllib.loads("".join(lines[:end]))
         except ValueError:  # in the middle of a value
             continue
         break
     for key in keys:
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(value, dict) or key not in value:
             return False
-        found = found[key]
+        value = value[key]
     return True
 
 
@@ -95,8 +95,8 @@ def check_keys(keys: Iterable[str], allowed: tuple[str, ...], place: str, what: 
     """
     for key in keys:
         if key not in allowed:
-            alike = get_close_matches(key, allowed, 1)
-            hint = f"did you mean {alike[0]}? " if alike else ""
+            close = get_close_matches(key, allowed, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(
                 f"{place.removesuffix('.')}: unknown {what} {quoted(key)}; {hint}allowed: {', '.join(allowed)}"
             )
@@ -116,7 +116,7 @@ def table(value: Any, place: str) -> dict[str, Any]:
 
 
 def wrong_value(place: str, value: Any, allowed: str) -> UsageError:
-    """Return the error for a value that a key may not have; ``allowed`` says what it may have."""
+    """Return the error for a value that a key may not have; ``allowed`` describes the values that it may have."""
     return UsageError(f"{place} is {quoted(value)}; allowed: {allowed}")
 
 

@@ -61,9 +61,9 @@ class PolicyFile(NamedTuple):
     def class_layers(self, class_name: str) -> Iterator[_Layer]:
         """Yield the tables of the file that name the class or match it, the most specific first."""
         patterns = sorted((name for name in self.classes if "*" in name), key=lambda name: -len(name.replace("*", "")))
-        named = [class_name] if class_name in self.classes else []
-        named += [name for name in patterns if name != class_name and fits(name, class_name)]
-        for name in named:
+        matching = [class_name] if class_name in self.classes else []
+        matching += [name for name in patterns if name != class_name and fits(name, class_name)]
+        for name in matching:
             yield _Layer(f'{self.path} [classes."{name}"]', self.classes[name])
 
     def default_layer(self) -> _Layer:
@@ -93,10 +93,10 @@ class Policy:
 
     def words(self) -> str:
         """Name the files that give this policy, and the found file that makes it stricter; empty if it is built in."""
-        given = " and ".join(str(file.path) for file in self.files if file.default or file.classes)
+        files = " and ".join(str(file.path) for file in self.files if file.default or file.classes)
         if self.found is None or not self._tightens(self.found):
-            return given
-        return f"{given or 'built in'}, made stricter by {self.found.path}"
+            return files
+        return f"{files or 'built in'}, made stricter by {self.found.path}"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -164,9 +164,9 @@ def tightened(rule: ClassPolicy, layers: Sequence[_Layer]) -> ClassPolicy:
     """Return the policy with each key that the layers, the most specific first, make stricter; no key gets looser."""
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for source, given in reversed(layers):
-        settings |= given
-        sources |= dict.fromkeys(given, source)
+    for source, values in reversed(layers):
+        settings |= values
+        sources |= dict.fromkeys(values, source)
     stricter = {key: value for key, value in settings.items() if is_stricter(key, value, getattr(rule, key))}
     return replace(rule, **stricter, sources={**rule.sources, **{key: sources[key] for key in stricter}})
 

@@ -40,8 +40,8 @@ class Promises:
         patterns = sorted(
             (name for name in self.latencies if "*" in name), key=lambda name: -len(name.replace("*", ""))
         )
-        named = next((self.latencies[pattern] for pattern in patterns if fits(pattern, queue)), None)
-        return latency_in_name(queue) if named is None else named
+        promised = next((self.latencies[pattern] for pattern in patterns if fits(pattern, queue)), None)
+        return latency_in_name(queue) if promised is None else promised
 
 
 def load_promises(settings: Settings) -> Promises:

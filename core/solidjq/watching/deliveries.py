@@ -18,7 +18,7 @@ MOST_WAITING = 500  # messages of a target that does not take them; beyond, the 
 MOST_IN_A_BURST = 5_000  # of a target that has not refused the first of them: deaths come faster than commands run
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two attempts, doubled each time
 ATTEMPTS_ONCE = 3  # within one run of jq watch --once
-ENDING = 15.0  # seconds that a delivery under way may take when the watch is told to stop
+ENDING = 15.0  # seconds that a delivery under way may take when the watch is stopped
 
 Say = Callable[[str], None]
 
@@ -35,7 +35,7 @@ class Target(Protocol):
         """How many times a message is tried before it is dropped."""
 
     def deliver(self, message: dict[str, Any]) -> Outcome:
-        """Deliver a message, or say why not."""
+        """Try once to deliver a message; the outcome has the reason if it failed."""
 
 
 class Deliveries:

@@ -120,8 +120,8 @@ def silence_events(
     connection: Connection, groups: Iterable[SilentGroup], choice: Choice, threshold: float
 ) -> list[SilenceNews]:
     """Return what is to be reported of these silences: with a choice, those of processes that hold a job of it."""
-    found = [SilenceNews(group, tuple(_claimed(connection, group, choice)), threshold) for group in groups]
-    return [event for event in found if event.jobs or choice.everything]
+    events = [SilenceNews(group, tuple(_claimed(connection, group, choice)), threshold) for group in groups]
+    return [event for event in events if event.jobs or choice.everything]
 
 
 def _claimed(connection: Connection, group: SilentGroup, choice: Choice) -> Iterator[JobRef]:
@@ -149,12 +149,12 @@ def find_events(
                     death,
                     finding,
                     _name_of(incident, position),
-                    tuple(found),
+                    tuple(jobs),
                     death.name in continued,
                     reporting_message(position, death),
                 )
                 for death, finding in incident.pairs
-                if death.name in deaths and ((found := _chosen(connection, death.jobs, choice)) or choice.everything)
+                if death.name in deaths and ((jobs := _chosen(connection, death.jobs, choice)) or choice.everything)
             ]
             first = not any(death.name in position.announced for death in incident.deaths)
             name = _name_of(incident, position)
@@ -195,7 +195,7 @@ def _ref(job: ClaimedJob, row: Any) -> JobRef:
 
 def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, DeathRecord], set[str]]:
     """Return the new deaths by name, and the names of those that were reported before and have more jobs now."""
-    found = {death.name: death for death in news.deaths}
+    deaths = {death.name: death for death in news.deaths}
     continued: set[str] = set()
     position.remembered = [one for one in position.remembered if one.last_at > now - REMEMBERED_FOR]
     by_time = sorted(news.died, key=lambda row: (row.crashed_at, row.failure_id))
@@ -216,13 +216,13 @@ def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, D
                     death.pid,
                 )
             )
-            found[death.name] = death
+            deaths[death.name] = death
         else:
             before.last_at = max(before.last_at, last.timestamp())
             name = f"f{before.failure_id}"
             continued.add(name)
-            found[name] = replace(death, name=name)
-    return found, continued
+            deaths[name] = replace(death, name=name)
+    return deaths, continued
 
 
 def _remembered(position: Position, death: DeathRecord) -> Remembered | None:
@@ -240,13 +240,13 @@ def _incidents_of(
 ) -> Collection[Incident]:
     """Return the incidents that these deaths belong to, with the other deaths of theirs."""
     since = min(death.noticed_at for death in deaths.values()) - AROUND
-    around = {death.name: death for death in _told_before(position, since)}
+    around = {death.name: death for death in _reported_before(position, since)}
     if operations.exists(connection):
         around |= recent.beside(connection, {**around, **deaths}.values(), deaths.keys(), since)
     return incidents.judge_all(connection, {**around, **deaths}.values(), of=deaths.keys())
 
 
-def _told_before(position: Position, since: datetime) -> Iterable[DeathRecord]:
+def _reported_before(position: Position, since: datetime) -> Iterable[DeathRecord]:
     for one in position.remembered:
         first_at = datetime.fromtimestamp(one.first_at, UTC)
         row = UnrecordedFailure(one.failure_id, 0, "", "", one.error, first_at, one.hostname, one.pid)
@@ -267,12 +267,12 @@ def _groups(failures: Iterable[NewFailure], position: Position, choice: Choice, 
     for failure in failures:
         if choice.takes(failure.class_name, failure.queue_name):
             by_name.setdefault(failure.signature.name, []).append(failure)
-    found = []
+    events = []
     for name, members in by_name.items():
         place = place_of(members[0].signature)
         before = position.groups.pop(name, None)
-        alike = sum(1 for seen in position.groups.values() if seen.place == place)
-        first = alike < FOLD_AT and (before is None or before.last_at < now - GROUP_GONE)
+        groups_here = sum(1 for group in position.groups.values() if group.place == place)
+        first = groups_here < FOLD_AT and (before is None or before.last_at < now - GROUP_GONE)
         position.groups[name] = GroupSeen(place, now)
-        found.append(GroupNews(members[0].signature, first, members))
-    return found
+        events.append(GroupNews(members[0].signature, first, members))
+    return events

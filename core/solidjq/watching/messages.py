@@ -17,7 +17,7 @@ from solidjq.rails.error_text import Death
 from solidjq.text import count_of, first_of, mask_secrets, one_line, signal_name
 from solidjq.untrusted import EARLIEST
 from solidjq.watching.events import Event, GroupNews, IncidentNews, JobRef, NewDeath, SilenceNews
-from solidjq.watching.position import Held
+from solidjq.watching.position import Cooldown
 from solidjq.watching.silence import SilentGroup
 
 MOST_JOBS = 200  # of one message; the rest of a death's are in further ones
@@ -49,21 +49,21 @@ def is_first(event: Event) -> bool:
     return isinstance(event, NewDeath | SilenceNews) or event.first
 
 
-def summary_of(key: str, held: Held, database: str, now: float) -> Message:
+def summary_of(key: str, cooldown: Cooldown, database: str, now: float) -> Message:
     """Return the message of what a cooldown has held back."""
     kind = key.partition(":")[0]
-    number = f"{held.messages:,} more"
-    names = f": {first_of(held.names, 5)}" if held.names else ""
-    jobs = f", {count_of(held.jobs, 'job')}" if held.jobs else ""
+    number = f"{cooldown.messages:,} more"
+    names = f": {first_of(cooldown.names, 5)}" if cooldown.names else ""
+    jobs = f", {count_of(cooldown.jobs, 'job')}" if cooldown.jobs else ""
     return _message(
-        _id(database, kind, f"held:{key}:{int(held.until)}"),
+        _id(database, kind, f"held:{key}:{int(cooldown.until)}"),
         kind=kind,
-        name=held.names[0] if held.names else "",
+        name=cooldown.names[0] if cooldown.names else "",
         at=datetime.fromtimestamp(now, UTC),
         database=database,
-        title=f"{number} since then{names}{jobs}; the first was: {held.title}",
-        jobs_total=held.jobs,
-        held_back=held.messages,
+        title=f"{number} since then{names}{jobs}; the first was: {cooldown.title}",
+        jobs_total=cooldown.jobs,
+        held_back=cooldown.messages,
         next_commands=[_LISTS.get(kind, "solidjq failed diff --since 1h")],
     )
 
@@ -174,8 +174,10 @@ def _silence_title(group: SilentGroup, jobs: Sequence[JobRef]) -> str:
         who, rather = f"{first.kind} pid {first.pid}{f' on {hosts[0]}' if hosts else ''}", ""
     else:
         who, rather = f"{hosts[0] if hosts else first.name}: {of}", ""
-    held = f"; claimed there: {count_of(len(jobs), 'job')}, {_by_class(jobs)}" if jobs else "; no job is claimed there"
-    return f"{who} {have} been silent {span}{rather}{held}"
+    claimed = (
+        f"; claimed there: {count_of(len(jobs), 'job')}, {_by_class(jobs)}" if jobs else "; no job is claimed there"
+    )
+    return f"{who} {have} been silent {span}{rather}{claimed}"
 
 
 def _message(

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """``words`` say why a message was not taken; they are empty if it was."""
+    """The outcome of one attempt. ``words`` is why the receiver did not take the message, empty if it did."""
 
     words: str = ""
     again: bool = False  # whether another attempt may succeed
-    after: float | None = None  # seconds until the next attempt, if the receiver said so
+    after: float | None = None  # seconds until the next attempt, if the receiver asks for so many
 
     @property
     def delivered(self) -> bool:

@@ -53,8 +53,8 @@ class GroupSeen:
 
 
 @dataclass(slots=True)
-class Held:
-    """What a cooldown holds back: messages of one sort, counted."""
+class Cooldown:
+    """A time in which messages of one sort are counted instead of sent."""
 
     until: float  # seconds since 1970
     title: str
@@ -85,7 +85,7 @@ class Position:
     remembered: list[Remembered] = field(default_factory=list)
     announced: dict[str, str] = field(default_factory=dict)  # by death, the incident that it was reported with
     groups: dict[str, GroupSeen] = field(default_factory=dict)  # by name, the one seen last at the end
-    cooldowns: dict[str, Held] = field(default_factory=dict)
+    cooldowns: dict[str, Cooldown] = field(default_factory=dict)
     outbox: dict[str, list[Waiting]] = field(default_factory=dict)  # by target
     contact: Contact | None = field(default=None, metadata=LATER)  # None: it has not looked for silent processes yet
     silences: dict[str, Silence] = field(default_factory=dict, metadata=LATER)  # by process id
@@ -99,7 +99,7 @@ class Position:
             [replace(one) for one in self.remembered],
             dict(self.announced),
             dict(self.groups),
-            {key: replace(held, names=list(held.names)) for key, held in self.cooldowns.items()},
+            {key: replace(cooldown, names=list(cooldown.names)) for key, cooldown in self.cooldowns.items()},
             contact=None if self.contact is None else replace(self.contact),
             silences={key: replace(silence) for key, silence in self.silences.items()},
         )
@@ -133,8 +133,8 @@ class Position:
             "failures": self.failures.as_data(),
             "remembered": [asdict(one) for one in self.remembered],
             "announced": self.announced,
-            "groups": {name: asdict(seen) for name, seen in self.groups.items()},
-            "cooldowns": {key: asdict(held) for key, held in self.cooldowns.items()},
+            "groups": {name: asdict(group) for name, group in self.groups.items()},
+            "cooldowns": {key: asdict(cooldown) for key, cooldown in self.cooldowns.items()},
             "contact": None if self.contact is None else asdict(self.contact),
             "silences": {key: asdict(silence) for key, silence in self.silences.items()},
             "outbox": {key: [one.as_data() for one in waiting] for key, waiting in self.outbox.items() if waiting},

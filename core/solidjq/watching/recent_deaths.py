@@ -48,8 +48,8 @@ class RecentDeaths:
         self._since = since
         here = {death.name: self._glimpse(death) for death in deaths}
         self._glimpses.update((name, one) for name, one in here.items() if name.startswith("d"))
-        every = sorted({**self._glimpses, **here}.values(), key=_silence)
-        moments = (moment for moment in group(every) if any(one.name in new for one in moment))
+        glimpses = sorted({**self._glimpses, **here}.values(), key=_silence)
+        moments = (moment for moment in group(glimpses) if any(one.name in new for one in moment))
         names = (one.name for moment in moments for one in moment if one.name not in here)
         return {death.name: death for death in list_recorded(connection, [int(name[1:]) for name in names])}
 

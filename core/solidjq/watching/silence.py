@@ -133,8 +133,10 @@ def reporting_message(position: Position, death: DeathRecord) -> str | None:
         return None
     second = int(beat.timestamp())
     silences = position.silences
-    found = list(silences.values()) if death.process_id is None else [silences.get(str(death.process_id))]
-    messages = {one.message for one in found if one is not None and one.beat is not None and int(one.beat) == second}
+    candidates = list(silences.values()) if death.process_id is None else [silences.get(str(death.process_id))]
+    messages = {
+        one.message for one in candidates if one is not None and one.beat is not None and int(one.beat) == second
+    }
     return messages.pop() if len(messages) == 1 else None
 
 
@@ -174,12 +176,12 @@ def _groups_to_report(
     in_contact = position.contact is not None and at - position.contact.since >= pause
     sure = []
     for process in fresh:
-        seen = position.silences.get(str(process.id))
-        if seen is None or seen.beat != beat_of(process):
-            seen = position.silences[str(process.id)] = Silence(beat_of(process), seen_at=at)
+        silence = position.silences.get(str(process.id))
+        if silence is None or silence.beat != beat_of(process):
+            silence = position.silences[str(process.id)] = Silence(beat_of(process), seen_at=at)
         if _died_before(process, position):
             _mark(position, process, None)
-        elif at - (seen.seen_at or at) >= pause or (in_contact and _makes_sense(process, now)):
+        elif at - (silence.seen_at or at) >= pause or (in_contact and _makes_sense(process, now)):
             sure.append(process)
     if sure:
         yield from group_silent(fleet, sure, position.silences, threshold)

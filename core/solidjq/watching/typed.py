@@ -27,14 +27,14 @@ def built(kind: type[T], data: object, place: str = "") -> T:
         return kind(*(_read(hint, value, f"{place}.{name}") for (name, hint), value in items))
     if not isinstance(data, dict):
         raise ValueError(f"{place or 'it'} is no object")  # noqa: TRY004  (of the file, not of an argument)
-    found = {}
+    values = {}
     for field in fields(kind):
         at = f"{place}.{field.name}".lstrip(".")
         if field.name in data:
-            found[field.name] = _read(hints[field.name], data[field.name], at)
+            values[field.name] = _read(hints[field.name], data[field.name], at)
         elif not _may_lack(field):
             raise ValueError(f"{at} is missing")
-    return kind(**found)
+    return kind(**values)
 
 
 def _may_lack(field: "Field[Any]") -> bool:

@@ -68,7 +68,7 @@ class Watch:
         self._say = say
         self._reader = Reader()
         self._recent = RecentDeaths()
-        self._refused = False  # whether it has said that no process can be called silent
+        self._refused = False  # whether the line that no process can be called silent was printed
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._position = self._begin()
@@ -144,20 +144,20 @@ class Watch:
             news = self._reader.read(connection, draft, at.timestamp())
             if news.restarts:
                 self._recent.forget()
-            found = find_events(connection, news, draft, self._terms.choice, self._recent, at.timestamp())
+            events = find_events(connection, news, draft, self._terms.choice, self._recent, at.timestamp())
             silences = self._silences(connection, draft, at)  # last: a death that was reported is no silence any more
         for words in news.restarts:
             self._say(words)
         now = time.time()
         deliveries = [(message, self._terms.webhooks) for message in self._ended(draft, now)]
-        for event in (*silences, *found):
-            deliveries += self._told(event, draft, now)
+        for event in (*silences, *events):
+            deliveries += self._messages(event, draft, now)
         with self._file.lock:
             changed = self._must_be_kept(draft)
             for message, targets in deliveries:
                 self._deliveries.add(message, targets)
             self._position.take(draft)  # after them: a SIGTERM in between repeats messages, and loses none
-            if save is not None and (found or deliveries or changed or self._file.unsaved):
+            if save is not None and (events or deliveries or changed or self._file.unsaved):
                 self._contact_kept = draft.contact
                 save()
         return news.more
@@ -167,27 +167,27 @@ class Watch:
         if not self._terms.prints("silent"):
             return []
         threshold = self._terms.threshold
-        found = find_silences(connection, draft, threshold, now, self._terms.since)
-        if found.refusal is not None and not self._refused:
-            self._say(f"no process can be called silent: {found.refusal}")
-        self._refused = found.refusal is not None or (self._refused and not found.groups)
-        for group in found.groups:
+        silences = find_silences(connection, draft, threshold, now, self._terms.since)
+        if silences.refusal is not None and not self._refused:
+            self._say(f"no process can be called silent: {silences.refusal}")
+        self._refused = silences.refusal is not None or (self._refused and not silences.groups)
+        for group in silences.groups:
             mark(draft, group, None)
-        return silence_events(connection, found.groups, self._terms.choice, threshold)
+        return silence_events(connection, silences.groups, self._terms.choice, threshold)
 
     def _must_be_kept(self, draft: Position) -> bool:
         """Whether the position has changed so that it must be written, but for messages and what events remember."""
-        kept, contact = self._contact_kept, draft.contact
+        written, contact = self._contact_kept, draft.contact
         if contact is not None and (
-            kept is None or not 0 <= contact.until - kept.until < KEPT_EVERY * self._terms.threshold
+            written is None or not 0 <= contact.until - written.until < KEPT_EVERY * self._terms.threshold
         ):
             return True
-        ours = self._position
-        return (ours.deaths, ours.failures, ours.cooldowns, ours.silences) != (
+        position = self._position
+        return (position.deaths, position.failures, position.cooldowns, position.silences) != (
             *(draft.deaths, draft.failures, draft.cooldowns, draft.silences),
         )
 
-    def _told(self, event: Event, draft: Position, now: float) -> Iterator[tuple[Message, Sequence[Target]]]:
+    def _messages(self, event: Event, draft: Position, now: float) -> Iterator[tuple[Message, Sequence[Target]]]:
         """Print an event; yield each message that is to be delivered, with its targets."""
         first = is_first(event)
         for message in messages_of(event, self._name):
@@ -206,8 +206,8 @@ class Watch:
                 yield message, self._terms.webhooks
 
     def _ended(self, draft: Position, now: float) -> Iterator[Message]:
-        for key, held in cooldowns.ended(draft.cooldowns, seconds=self._terms.cooldown, now=now):
-            yield summary_of(key, held, self._name, now)
+        for key, cooldown in cooldowns.ended(draft.cooldowns, seconds=self._terms.cooldown, now=now):
+            yield summary_of(key, cooldown, self._name, now)
 
     def _listen(self) -> None:
         """Look at once when a death is recorded; without notices, polling finds it."""

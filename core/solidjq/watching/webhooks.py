@@ -32,7 +32,7 @@ from solidjq.watching.slack import slack_form
 TIMEOUT = 10.0  # seconds for a whole delivery
 LONGEST_RETRY_AFTER = 3600.0
 LEAST_KEY = 16  # bytes of a secret
-_MAY_PASS = frozenset({408, 421, 425, 429})  # of 400 to 499; the others say that the message will never be taken
+_MAY_PASS = frozenset({408, 421, 425, 429})  # of 400 to 499; each other one is final
 _PREFIX = "whsec_"
 
 
@@ -132,7 +132,7 @@ def read_secret(text: str) -> bytes:
 
 
 def signed_headers(identifier: str, body: bytes, secret: bytes | None, timestamp: int) -> dict[str, str]:
-    """Return the headers that say which message this is, when it was posted, and who posted it."""
+    """Return the headers with the id of the message, the time at which it is posted, and the signature."""
     headers = {"webhook-id": identifier, "webhook-timestamp": str(timestamp)}
     if secret is not None:
         signed = b".".join((identifier.encode(), str(timestamp).encode(), body))
