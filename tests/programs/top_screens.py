@@ -114,7 +114,7 @@ async def draw(runner: object) -> dict[str, str]:
         await live.reads()
         await live.press("a")
         await live.begin("r", "INC-7")
-        await live.shows("retry", "y yes")
+        await live.shows("jobs would go back to work", "y yes")
         return {"top.svg": first, "top-retry.svg": _picture(top, "jq top: retry")}
 
 
