@@ -200,6 +200,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "text": ("text", "what is wrong, or what was found"),
     "title": ("text", "the error in one line"),
     "unit": ("text?", "s for seconds"),
+    "untried": ("ids", "jobs that never ran on trial, once all others are cleared"),
     "unsealed": ("ids", "operations that are not sealed yet"),
     "unsealed_count": ("int", "how many operations are not sealed yet"),
     "value": ("any", "the value of the setting"),

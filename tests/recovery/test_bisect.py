@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from solidjq import Database
 from solidjq.database import tables
@@ -195,6 +195,39 @@ def test_policy_holds_here_too(database: Database) -> None:
     with pytest.raises(RefusedError, match="policy says never"):
         run(database, ids, lambda _: None, policy=never)
     assert rows(database, tables.operations) == []
+
+
+def clear_all_but_one(database: Database) -> int:
+    """Let a bisect clear all jobs but the killer, which policy does not let it try; return that one."""
+    killer, *_ = ids = die_together(database, 5)
+    with database.write() as connection:
+        connection.execute(update(tables.jobs).where(tables.jobs.c.id == killer).values(class_name="Precious"))
+    never = Policy([PolicyFile("jq.toml", {}, {"Precious": {"retry": Consent.NEVER}})])
+    last = run(database, ids, Quarantine(database, {killer}), policy=never)[-1]
+    assert (last.stage, last.deaths, last.untried) == (Stage.CLEARED, 0, (killer,))
+    return killer
+
+
+def test_a_job_that_never_ran_is_not_cleared(database: Database) -> None:
+    killer = clear_all_but_one(database)
+    assert [job for job, state in state_of_each(database).items() if state is not State.FINISHED] == [killer]
+
+
+@pytest.mark.sqlite_only
+def test_a_job_that_never_ran_is_named(database: Database, shell: Shell) -> None:
+    killer = clear_all_but_one(database)
+    done = shell.run("bisect", "d1", "--yes", "-o", "json")
+    assert (done.returncode, _json(done.stdout)[0]["untried"]) == (6, [killer])
+    told = f"no process died, but 1 job did not run, and may be the killer; why: jq retry {killer} --dry-run"
+    assert told in done.stderr
+
+
+@pytest.mark.sqlite_only
+def test_jobs_of_which_none_is_failed_any_more_did_not_all_run(database: Database, shell: Shell) -> None:
+    ids = die_together(database, 2)
+    retry_jobs(database, ids, Operation("discard"), discard=True)
+    done = shell.run("bisect", "d1", "--yes")
+    assert (done.returncode, done.stderr) == (0, "jq: none of its jobs is failed any more: there is nothing to try\n")
 
 
 def test_no_ledger(database: Database) -> None:

@@ -95,6 +95,7 @@ def trial_fields() -> Fields[TrialStanding]:
             Column("waiting", lambda b: list(b.waiting)),
             Column("died", lambda b: list(b.died)),
             Column("operation_id", lambda b: b.operation_id, "OPERATION"),
+            Column("untried", lambda b: list(b.untried)),
         ),
         lambda b: list(b.suspects),
     )

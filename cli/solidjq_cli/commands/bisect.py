@@ -136,7 +136,7 @@ def bisect(
             if now.died and now.stage is not Stage.TRYING:
                 _note_other_manners(opened, found, now)
     records([now], trial_fields(), output)
-    if now.stage not in {Stage.FOUND, Stage.CLEARED}:
+    if now.stage not in {Stage.FOUND, Stage.CLEARED} or now.untried:
         raise typer.Exit(Exit.PARTLY)
 
 
@@ -231,6 +231,13 @@ def _note_progress(now: TrialStanding, quarantine: str) -> None:
             note(f"{died}; {count_of(len(now.suspects), 'suspect')} {left} left: {suspects}")
         case Stage.FOUND:
             note(f"found: job {suspects}; its process died again when it ran, after {deaths} in all")
+        case Stage.CLEARED if now.operation_id is None:
+            note("none of its jobs is failed any more: there is nothing to try")
+        case Stage.CLEARED if now.untried:
+            note(
+                f"no process died, but {count_of(len(now.untried), 'job')} did not run, and may be the killer; "
+                f"why: jq retry {' '.join(map(str, now.untried[:MOST_NAMED]))} --dry-run"
+            )
         case Stage.CLEARED:
             note("every job ran, and no process died: what killed the process was none of them, or not alone")
         case Stage.CAPPED:

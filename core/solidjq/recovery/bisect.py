@@ -7,7 +7,7 @@ and the jobs on trial. A bisect that was interrupted continues from there, in wh
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil, log2
 
@@ -40,7 +40,7 @@ class Stage(StrEnum):
     READY = "ready"  # the next round can start
     TRYING = "trying"  # some jobs on trial have not ended yet
     FOUND = "found"  # one suspect is left, and its process died when it ran again
-    CLEARED = "cleared"  # no suspect is left: all ran, and no process died
+    CLEARED = "cleared"  # no suspect is left: all that were tried ran, and no process died
     CAPPED = "capped"  # the limit of deaths is reached
 
 
@@ -55,6 +55,7 @@ class TrialStanding:
     died: tuple[int, ...] = ()  # jobs on trial whose process died
     deaths: int = 0  # rounds in which a process died
     operation_id: int | None = None  # the operation of the last round
+    untried: tuple[int, ...] = ()  # of a bisect that cleared all: jobs that are still failed, and never ran on trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,8 @@ def read_standing(
         last = _last_round(connection, incident)
         if last is None:
             return _before_round_one(connection, job_ids)
-        return judge_round(last, most_deaths(len(job_ids)) if limit is None else limit)
+        now = judge_round(last, most_deaths(len(job_ids)) if limit is None else limit)
+        return replace(now, untried=_untried(connection, incident, job_ids)) if now.stage is Stage.CLEARED else now
 
 
 def refuse_shared_workers(attendance: Attendance, quarantine: str, now: TrialStanding) -> None:
@@ -235,6 +237,18 @@ def _last_round(connection: Connection, incident: str) -> Round | None:
             suspects, deaths = _recorded(row.id, row.filter)
             return Round(suspects, deaths, fates, row.id)
     return None
+
+
+def _untried(connection: Connection, incident: str, job_ids: Collection[int]) -> tuple[int, ...]:
+    """Return those of these jobs that are still failed although no round put them on trial: policy forbids it, say."""
+    tried = (
+        select(failures.c.job_id)
+        .join(operations, operations.c.id == failures.c.operation_id)
+        .where(operations.c.plan == incident, operations.c.verb == VERB, failures.c.restored_by.is_(None))
+    )
+    still_failed = select(failed.c.job_id).where(among(failed.c.job_id, job_ids)).order_by(failed.c.job_id)
+    ran = set(connection.scalars(tried))
+    return tuple(job_id for job_id in connection.scalars(still_failed) if job_id not in ran)
 
 
 def _recorded(operation_id: int, chosen: str | None) -> tuple[tuple[int, ...], int]:
