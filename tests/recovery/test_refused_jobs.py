@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from itertools import cycle
 
 import pytest
 from sqlalchemy import Column
@@ -12,6 +13,7 @@ from solidjq.errors import DatabaseError
 from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
 from solidjq.recovery.refusals import MOST_IN_VAIN, MOST_NAMED
+from support.databases import DATABASES
 from support.deaths import die
 from support.processes import add_attendants, add_process
 from support.program import Shell
@@ -25,13 +27,20 @@ COMMANDS = {
     "retry --safe": ("retry", "--safe", "--yes"),
     "discard": ("discard", "--died", "--yes"),
 }
+STATES = [(kind, state) for kind in DATABASES for state in (VALUE, UNKNOWN) if (kind, state) != ("sqlite", VALUE)]
+OUTPUTS = [*((kind, "table") for kind in DATABASES), ("sqlite", "json")]
 
 
 def refused(*job_ids: int) -> str:
     return f"NEW.job_id IN ({', '.join(map(str, job_ids))})"
 
 
-@pytest.mark.parametrize("state", [VALUE, UNKNOWN])
+def in_turn(*values: str) -> list[tuple[str, str]]:
+    """Give each value a database, and each database a value: every refusal costs transactions of its own."""
+    return [*zip(cycle(DATABASES), values, strict=False)]
+
+
+@pytest.mark.parametrize(("kind", "state"), STATES, indirect=["kind"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_job_that_is_refused_keeps_no_other(
     database: Database, kind: str, shell: Shell, command: str, state: str
@@ -83,7 +92,7 @@ def test_a_job_that_is_named_and_refused_is_not_missing(database: Database, kind
     assert len(rows(database, operations)) == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("kind", "command"), in_turn(*COMMANDS), indirect=["kind"])
 def test_a_database_that_refuses_every_job_stops_the_command(
     database: Database, kind: str, shell: Shell, command: str
 ) -> None:
@@ -97,7 +106,7 @@ def test_a_database_that_refuses_every_job_stops_the_command(
     assert not rows(database, operations)
 
 
-@pytest.mark.parametrize("batch", ["4", "1000"])
+@pytest.mark.parametrize(("kind", "batch"), in_turn("4", "1000", "4", "1000"), indirect=["kind"])
 def test_however_many_jobs_are_refused_they_keep_no_other(
     database: Database, kind: str, shell: Shell, batch: str
 ) -> None:
@@ -114,7 +123,7 @@ def test_however_many_jobs_are_refused_they_keep_no_other(
         assert "took back 10 jobs" in shell.run("undo", str(operation.id)).stderr
 
 
-@pytest.mark.parametrize("batch", ["30", "1000"])
+@pytest.mark.parametrize(("kind", "batch"), in_turn("30", "1000", "30", "1000"), indirect=["kind"])
 def test_the_oldest_jobs_that_are_refused_keep_no_newer_ones(
     database: Database, kind: str, shell: Shell, batch: str
 ) -> None:
@@ -175,7 +184,7 @@ def test_a_recover_goes_on_past_a_job_that_is_refused(database: Database, kind: 
 @pytest.mark.parametrize(
     ("verb", "column"), [("retry", failed.c.job_id), ("discard", failed.c.job_id), ("discard", jobs.c.id)], ids=str
 )
-@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize(("kind", "output"), OUTPUTS, indirect=["kind"])
 def test_a_job_that_is_refused_keeps_no_other_from_an_undo(
     database: Database, kind: str, shell: Shell, verb: str, column: Column[int], output: str
 ) -> None:
@@ -233,7 +242,7 @@ WAITING = {
 }
 
 
-@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize(("kind", "output"), OUTPUTS, indirect=["kind"])
 @pytest.mark.parametrize("command", WAITING)
 def test_a_job_that_is_refused_keeps_no_other_that_waits(
     database: Database, kind: str, shell: Shell, command: str, output: str
@@ -268,7 +277,7 @@ def test_a_job_that_is_refused_takes_no_place_under_a_limit_of_moves(
     assert [*state_of_each(database)] == [ids[0], *ids[4:]]
 
 
-@pytest.mark.parametrize("command", WAITING)
+@pytest.mark.parametrize(("kind", "command"), in_turn(*WAITING), indirect=["kind"])
 def test_a_database_that_refuses_every_job_that_waits_stops_the_command(
     database: Database, kind: str, shell: Shell, command: str
 ) -> None:
