@@ -4,10 +4,11 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, text, update
 
 from solidjq import Database, NewJob
 from solidjq.database import tables
+from solidjq.database.poolers import qualified
 from solidjq.database.tables import blocked, claimed, jobs, ready, scheduled, semaphores
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import ago, utcnow
@@ -21,7 +22,6 @@ from solidjq.recovery.terms import Selection
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
-from support.servers import execute
 
 ONE = Limit(1)
 DAY = 86400.0
@@ -374,10 +374,12 @@ def reset_ids(database: Database) -> None:
     """The operation of a test's own preparation is number 1 on every database; another one's is the next."""
     restart = {
         "mysql": "ALTER TABLE jq_operations AUTO_INCREMENT = 1",  # or what follows the last one
-        "postgresql": "SELECT setval('jq_operations_id_seq', COALESCE(max(id), 0) + 1, false) FROM jq_operations",
+        "postgresql": "SELECT setval('{table}_id_seq', COALESCE(max(id), 0) + 1, false) FROM {table}",
         "sqlite": "DELETE FROM sqlite_sequence WHERE name = 'jq_operations'",
     }
-    execute(database.url, restart[database.url.get_backend_name()])
+    with database.write() as connection:
+        table = qualified(connection, tables.operations.name)
+        connection.execute(text(restart[database.url.get_backend_name()].format(table=table)))
 
 
 def retry_safely(database: Database) -> None:
