@@ -43,6 +43,7 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # as the program has it
     gc.enable()
 
 
