@@ -139,10 +139,7 @@ class Zygote:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
-        self._stays: tuple[str, Running | None] = (
-            "",
-            None,
-        )  # a file, and the process of its commands
+        self._stays: Running | None = None  # the process of the last command, which can run the next one
 
     def command(self) -> str:
         """Return a line of a shell that becomes the program, with the words that follow it."""
@@ -176,22 +173,19 @@ class Zygote:
     def _run_beside(
         self, arguments: Sequence[str], streams: Sequence[int], env: dict[str, str], folder: Path, patience: float
     ) -> int:
-        """Run a command in the process that ran the last one of this file of tests, if it stayed; return its status.
+        """Run a command in the process that ran the last one, if it stayed; return its status.
 
-        A fork pays for each page of memory that it touches, the second command of a process for few.
+        A fork pays for each page of memory that it touches and for each statement that it compiles, the second command
+        of a process for few.
         """
-        file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
-        (of, stays), self._stays = self._stays, (file, None)  # another thread may run one meanwhile
-        if stays is not None and of != file:
-            stays.leave()
-            stays = None
+        stays, self._stays = self._stays, None  # another thread may run one meanwhile
         if stays is None:
             stays = self.start(arguments, streams, env, folder, stays=True)
         else:
             stays.again(_request(arguments, env, folder), streams)
         status = stays.wait(patience)
         if stays.stays:
-            (_, other), self._stays = self._stays, (file, stays)
+            other, self._stays = self._stays, stays
             if other is not None:
                 other.leave()
         return status
