@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy import text as sql
 
 from solidjq import Database
@@ -24,6 +24,7 @@ from solidjq.diff.contrast import Contrast, contrast, one_sided_p, significant_t
 from solidjq.diff.failure_groups import FailureGroup
 from solidjq.diff.signatures import signature_of
 from solidjq.diff.windows import Change, ChangeKind, compare_groups, two_sided_p
+from solidjq.ledger import crashes
 from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import error_json, exit_error, missing_error
@@ -621,3 +622,43 @@ def test_only_what_matters_is_told() -> None:
     assert [trait.trait for trait in found] == [f"signal {n}" for n in range(8)]
     assert significant_traits([]) == []
     assert Contrast([], 3, 19).possible is False
+
+
+def read_groups(database: Database, chosen: Filter) -> tuple[list[FailureGroup], int]:
+    """Return the groups, and how many statements searched the failures for deaths."""
+    sent: list[str] = []
+
+    def note(*details: Any) -> None:
+        sent.append(f"{details[2]} {details[3]}")
+
+    event.listen(Engine, "before_cursor_execute", note)
+    found = diff_groups.group_failures(database, chosen)
+    event.remove(Engine, "before_cursor_execute", note)
+    return found, sum("ProcessExitError" in statement for statement in sent)
+
+
+@pytest.mark.parametrize("ledger", ["with a ledger", ""])
+def test_causes_are_found_without_reading_all_failures_twice(
+    database: Database, monkeypatch: pytest.MonkeyPatch, ledger: str
+) -> None:
+    """The failures of one death are on several pages, of several classes, counted and not; some have no backtrace."""
+    monkeypatch.setattr(pages, "PAGE", 3)
+    error, other = exit_error(17, -9), exit_error(100_001, -11)
+    if not ledger:
+        database.transact(tables.jq.drop_all)
+    counted = add(database, error, error, other, missing_error(), minutes=9)
+    if ledger:
+        with database.write() as connection:
+            crashes.count(connection, failed.c.job_id.in_(counted))
+    add(database, error, error, not_found(1), None, minutes=8)
+    add(database, error, other, missing_error(), not_found(2), minutes=7, class_name="aJob")
+    add(database, exit_error(1_700, -9).replace(':"', ': "'), exit_error(18, -9)[:-1], "", minutes=6)
+    once, searches = read_groups(database, Filter())
+    assert searches == 0
+    assert {group.causes.total(): group.count for group in once if group.signature.death} == {7: 7, 2: 2}
+    _, filtered_searches = read_groups(database, Filter(classes=("AJob", "aJob")))
+    assert filtered_searches == 1
+    monkeypatch.setattr(diff_groups, "MOST_GATHERED", 0)
+    twice, searches = read_groups(database, Filter())
+    assert searches == 1
+    assert once == twice

@@ -125,9 +125,9 @@ def _exact_text_mysql(element: exact_text, compiler: SQLCompiler, **kw: Any) -> 
 
 
 class digest(expression.FunctionElement[bytes]):  # noqa: N801  (used like an SQL function)
-    """The SHA-256 of texts and numbers, where ``groups_by_digest``; equal only if each of them is, byte by byte.
+    """The SHA-256 of texts and numbers with the byte FF between them, where ``groups_by_digest``; NULL if one is NULL.
 
-    The texts must be ``exact_text``: then no byte of them is one of the two that stand between them and for NULL.
+    Of several texts one must be ``exactly`` or ``exact_text``: then MySQL takes the bytes of all as they are.
     """
 
     type = LargeBinary()
@@ -136,7 +136,7 @@ class digest(expression.FunctionElement[bytes]):  # noqa: N801  (used like an SQ
 
 @compiles(digest, "mysql")
 def _digest_mysql(element: digest, compiler: SQLCompiler, **kw: Any) -> str:
-    parts = ", X'FF', ".join(f"COALESCE({compiler.process(part, **kw)}, X'FE')" for part in element.clauses)
+    parts = ", X'FF', ".join(compiler.process(part, **kw) for part in element.clauses)
     return f"CAST(UNHEX(SHA2(CONCAT({parts}), 256)) AS BINARY(32))"
 
 

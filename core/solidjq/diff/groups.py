@@ -6,18 +6,30 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.transactions import Database
 from solidjq.diff.failure_groups import FailureGroup, fold
 from solidjq.diff.folding import fold_of, folds_of, names_among
-from solidjq.diff.pages import FAILED, FailurePages, FailureSource, SignatureCache, sources_of
+from solidjq.diff.pages import (
+    ALL_UNCOUNTED,
+    FAILED,
+    UNCOUNTED,
+    FailurePages,
+    FailureSource,
+    SignatureCache,
+    error_begin,
+    sources_of,
+)
 from solidjq.diff.signatures import Signature, signature_of
 from solidjq.incidents import incidents
+from solidjq.incidents.unrecorded import ErrorCount
 from solidjq.ledger import operations
+from solidjq.ledger.crashes import EVIDENCE
 from solidjq.queue.failed import Filter, conditions, parts
 
+MOST_GATHERED = 50_000  # rows of some 500 bytes: of more, the database groups the failures by itself
 DEATHS_AROUND = timedelta(hours=1)  # how long after its first job failed a death may be noticed
 
 
@@ -47,20 +59,35 @@ def group_windows(database: Database, chosen: Sequence[Filter]) -> list[list[Fai
 def _unfolded(connection: Connection, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
     """Return a group for each signature."""
     groups: dict[Signature, FailureGroup] = {}
-    for row, signature in _counted(connection, chosen, archived=archived):
+    # While all failures are read, those that nobody counted are gathered: to search for them reads all once more.
+    gathered: list[ErrorCount] | None = None if archived or chosen != Filter() else []
+    mark = None if gathered is None else UNCOUNTED if operations.exists(connection) else ALL_UNCOUNTED
+    for row, signature in _counted(connection, chosen, archived=archived, mark=mark):
         if (group := groups.get(signature)) is None:
             group = groups[signature] = FailureGroup(signature)
         group.add(row.class_name, row.queue_name, row.failures, row.first_at, row.last_at, row.job_id)
-    _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None], chosen)
+        if gathered is not None and signature.death is not None and row.uncounted:
+            gathered.append(_error_count(row))
+            if len(gathered) > MOST_GATHERED:
+                gathered = None
+    died = [group for group in groups.values() if group.signature.death is not None]
+    _add_deaths(connection, died, chosen, gathered)
     return list(groups.values())
 
 
-def _counted(connection: Connection, chosen: Filter, *, archived: bool = False) -> Iterator[tuple[Row[Any], Signature]]:
+def _error_count(row: Row[Any]) -> ErrorCount:
+    error = error_begin(row)[:EVIDENCE]
+    return ErrorCount(error, row.class_name, row.first_id, row.id, row.failures, row.first_at)
+
+
+def _counted(
+    connection: Connection, chosen: Filter, *, archived: bool = False, mark: ColumnElement[int] | None = None
+) -> Iterator[tuple[Row[Any], Signature]]:
     """Yield a row for all failures of a page with equal errors, class and queue, with their signature."""
     cache: SignatureCache = {}
     for source in sources_of(connection, archived=archived):
         for part in parts(chosen):
-            pages = FailurePages(source, part, cache)
+            pages = FailurePages(source, part, cache, mark=mark)
             while pages.more:
                 yield from pages.read(connection)
 
@@ -79,15 +106,20 @@ def count_problems(connection: Connection, chosen: Filter, *, seconds: float) ->
     return len({folds.get(signature, signature) for signature in signatures}), stopped
 
 
-def _add_deaths(connection: Connection, died: Collection[FailureGroup], chosen: Filter) -> None:
-    """Add the causes and hosts of the deaths to the groups of failures by death."""
+def _add_deaths(
+    connection: Connection, died: Collection[FailureGroup], chosen: Filter, uncounted: Sequence[ErrorCount] | None
+) -> None:
+    """Add the causes and hosts of the deaths to the groups of failures by death.
+
+    ``uncounted``: the failures by death that are not counted; None if they were not all read.
+    """
     since = min((group.first_at for group in died if group.first_at is not None), default=None)
     if since is None:
         return
     by_name = {group.name: group for group in died}
     of_chosen = _names_of_deaths(connection, chosen) if chosen.hosts or chosen.named else None
     counted = []
-    for death, classes, finding in incidents.judge_by_class(connection, since - DEATHS_AROUND):
+    for death, classes, finding in incidents.judge_by_class(connection, since - DEATHS_AROUND, uncounted=uncounted):
         if classes and (of_chosen is None or death.name in of_chosen):
             name = signature_of(death.error).name
             counted.append((death.name[0], int(death.name[1:]), name, finding.words, death.hostname, classes.total()))

@@ -8,15 +8,38 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Subquery, case, func, null, select, true, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Subquery,
+    and_,
+    case,
+    func,
+    literal_column,
+    select,
+    true,
+    type_coerce,
+)
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
 from solidjq.database.among import among
 from solidjq.database.any_types import ANY_BYTES, ANY_TEXT
 from solidjq.database.functions import octets
-from solidjq.database.grouping import before, begin, digest, exact_text, from_first, gathered, groups_by_digest, zeroed
-from solidjq.database.tables import failed, failures, jobs
+from solidjq.database.grouping import (
+    before,
+    begin,
+    digest,
+    exact_text,
+    exactly,
+    from_first,
+    gathered,
+    groups_by_digest,
+    zeroed,
+)
+from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.diff.signatures import (
     BACKTRACE,
     FIRST_FRAME,
@@ -57,7 +80,13 @@ class FailureSource:
     joined: bool = False
 
     def page(
-        self, chosen: Filter, after: int, columns: Iterable[ColumnElement[Any]], *, reads_jobs: bool
+        self,
+        chosen: Filter,
+        after: int,
+        columns: Iterable[ColumnElement[Any]],
+        *,
+        reads_jobs: bool,
+        reads_crashes: bool = False,
     ) -> Select[Any]:
         """Return the statement for the next page of failures that the filter matches, with these columns besides."""
         query = select(
@@ -68,6 +97,10 @@ class FailureSource:
             *columns,
         )
         query = self.with_jobs(query) if reads_jobs or chosen.reads_jobs else query
+        if reads_crashes:
+            # Without the bound PostgreSQL would read all crashes below the page.
+            of_failure = and_(crashes.c.failure_id == self.id, crashes.c.failure_id > after)
+            query = query.outerjoin(crashes, of_failure)
         return query.where(self.id > after, *self.conditions(chosen)).order_by(self.id).limit(PAGE)
 
     def with_jobs(self, query: Select[Any]) -> Select[Any]:
@@ -91,29 +124,46 @@ class FailureSource:
         Of a hundred thousand errors that differ in a number the database makes one row. If there is no backtrace, or
         not soon, the first is NULL and the second the head as it is.
         """
-        has_backtrace, name, zeros = self._before_backtrace()
-        return case((has_backtrace, name)), type_coerce(case((has_backtrace, zeros), else_=self.head), ANY_BYTES)
+        has_backtrace, name, zeros, backtrace = self._around_backtrace()
+        folded = zeros + exact_text(backtrace)
+        return case((has_backtrace, exact_text(name))), type_coerce(
+            case((has_backtrace, folded), else_=self.head), ANY_BYTES
+        )
 
     @property
     def digest_of_folded(self) -> ColumnElement[bytes]:
-        """The digest of both; where the first is NULL, that of the head as it is."""
-        has_backtrace, name, zeros = self._before_backtrace()
-        return case((has_backtrace, digest(name, zeros)), else_=self.digest_of_head)
+        """The digest of both; where the first is NULL, that of the head as it is.
+
+        The texts are not made ``exact_text``, which takes longer than the digest. No two errors have one digest: the
+        zeros begin with the name, so that it ends where half of what is before the message's key does.
+        """
+        has_backtrace, name, zeros, backtrace = self._around_backtrace()
+        return case((has_backtrace, digest(name, zeros, backtrace)), else_=self.digest_of_head)
 
     @property
     def digest_of_head(self) -> ColumnElement[bytes]:
         """The digest of the head as it is."""
-        return digest(null(), self.head)
+        error = self.error
+        return digest(case((octets(error) <= HEAD, error), else_=begin(error, HEAD)))
 
-    def _before_backtrace(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
-        """Return whether the error has a backtrace, or has one soon, and what is compared then."""
+    @property
+    def digest_of_rest(self) -> ColumnElement[bytes]:
+        """The digest of the error's length, the class and the queue."""
+        size = func.coalesce(octets(self.error), -1)
+        # With its length, no class ends where the queue of another begins.
+        return digest(size, octets(self.class_name), exactly(self.class_name), exactly(self.queue_name))
+
+    def _around_backtrace(
+        self,
+    ) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str], ColumnElement[str]]:
+        """Return whether the error has a backtrace soon, and then its name, all before it in zeros, and its begin."""
         error = self.error
         # The beginning of a long text: PostgreSQL decompresses no more of it.
         begun = case((octets(error) <= SHORT, error), else_=func.substr(error, 1, HEAD))
         start = before(begun, BACKTRACE)
         length = case((octets(error) <= HEAD, HEAD), else_=len(BACKTRACE) + FIRST_FRAME)
-        zeros = zeroed(exact_text(start)) + exact_text(from_first(begun, BACKTRACE, length))
-        return octets(start) < octets(begun), exact_text(before(start, MESSAGE_KEY)), zeros
+        backtrace = from_first(begun, BACKTRACE, length)
+        return octets(start) < octets(begun), before(start, MESSAGE_KEY), zeroed(exact_text(start)), backtrace
 
 
 _ARCHIVED = {
@@ -157,6 +207,10 @@ ARCHIVE = FailureSource(
 )
 
 
+UNCOUNTED: ColumnElement[int] = case((crashes.c.failure_id.is_(None), 1), else_=0)
+ALL_UNCOUNTED: ColumnElement[int] = literal_column("1")  # without the ``jq_`` tables
+
+
 def sources_of(connection: Connection, *, archived: bool) -> list[FailureSource]:
     """Return the tables of failures; ``archived``: with those that were retried or discarded since, if there is one."""
     return [FAILED, ARCHIVE] if archived and operations.exists(connection) else [FAILED]
@@ -169,11 +223,21 @@ class FailurePages:
     """Reads the failures that a filter matches page by page; those of a page with equal errors are one row.
 
     ``counted``: a row has class, queue, ``failures``, ``first_at``, ``last_at`` and the newest ``job_id``; otherwise
-    the ``failure_ids`` and ``job_ids``.
+    the ``failure_ids`` and ``job_ids``. With ``mark``, ``UNCOUNTED`` or ``ALL_UNCOUNTED``, it has the ``first_id``,
+    too, and ``uncounted``: 1 if none of its failures is in ``jq_crashes``, 0 if all are.
     """
 
-    def __init__(self, source: FailureSource, chosen: Filter, cache: SignatureCache, *, counted: bool = True) -> None:
+    def __init__(
+        self,
+        source: FailureSource,
+        chosen: Filter,
+        cache: SignatureCache,
+        *,
+        counted: bool = True,
+        mark: ColumnElement[int] | None = None,
+    ) -> None:
         self.more = True
+        self._mark = mark
         self._source = source
         self._chosen = chosen
         self._cache = cache
@@ -210,7 +274,9 @@ class FailurePages:
         if self._counted:
             kind += ["class_name", "queue_name"]
             columns += [text.label(label) for text, label in zip(source.names, kind[-2:], strict=True)]
-        page = source.page(self._chosen, self._after, columns, reads_jobs=self._counted).subquery("page")
+        if self._mark is not None:
+            kind.append("uncounted")
+        page = self._page(columns)
         if self._coded:
             page = _unfolded_where(page, self._is_coded(page.c.head))
         texts = [page.c[label] for label in kind]
@@ -222,17 +288,22 @@ class FailurePages:
         name, head = source.folded
         size = octets(source.error)
         names = source.names if self._counted else ()
-        columns = [source.digest_of_folded.label("folded"), digest(size, *names).label("rest")]
+        rest = source.digest_of_rest if self._counted else size
+        columns = [source.digest_of_folded.label("folded"), rest.label("rest")]
         if self._coded:
             columns.append(source.digest_of_head.label("raw"))
-        page = source.page(self._chosen, self._after, columns, reads_jobs=self._counted).subquery("page")
+        page = self._page(columns)
         kind: ColumnElement[Any] = page.c.folded
         facts = [func.max(page.c.folded).label("folded"), *self._facts(page)]
         if self._coded:
             is_coded = self._is_coded(kind)
             kind = case((is_coded, page.c.raw), else_=kind)
             facts.append(func.max(case((is_coded, 1), else_=0)).label("coded"))
-        group = select(*facts).group_by(kind, page.c.rest).subquery("groups")
+        keys = [kind, page.c.rest]
+        if self._mark is not None:
+            keys.append(page.c.uncounted)
+            facts.append(page.c.uncounted)
+        group = select(*facts).group_by(*keys).subquery("groups")
         if self._coded:
             name, head = case((group.c.coded == 0, name)), case((group.c.coded == 1, source.head), else_=head)
         texts: list[ColumnElement[Any]] = [
@@ -246,10 +317,25 @@ class FailurePages:
             query = source.with_jobs(query)
         return query.join(group, group.c.id == source.id)
 
+    def _page(self, columns: Sequence[ColumnElement[Any]]) -> Subquery:
+        """Return the next page of failures with these columns besides."""
+        mark = self._mark
+        marks = [] if mark is None else [mark.label("uncounted")]
+        page = self._source.page(
+            self._chosen,
+            self._after,
+            [*columns, *marks],
+            reads_jobs=self._counted,
+            reads_crashes=mark is UNCOUNTED,
+        )
+        return page.subquery("page")
+
     def _facts(self, page: Subquery) -> list[ColumnElement[Any]]:
         """Return what is computed of the failures of a group."""
         columns = page.c
         facts: list[ColumnElement[Any]] = [func.count().label("failures"), func.max(columns.id).label("id")]
+        if self._mark is not None:
+            facts.append(func.min(columns.failure_id).label("first_id"))
         if not self._counted:
             return [
                 *facts,
@@ -279,6 +365,11 @@ def _unfolded_where(page: Subquery, is_coded: ColumnElement[bool]) -> Subquery:
 
 def _outline(row: Row[Any]) -> tuple[object, ...]:
     return outline(row.head, row.size, HEAD) if row.name is None else outline(_whole_head(row), row.size, 0)
+
+
+def error_begin(row: Row[Any]) -> str:
+    """Return the first characters of the error of a row, at most ``HEAD``, without zeros if it is a death's."""
+    return str(row.head) if row.name is None else _whole_head(row)
 
 
 def _whole_head(row: Row[Any]) -> str:

@@ -26,7 +26,7 @@ from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJobs, ClassCount
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.packed_deaths import in_order
 from solidjq.incidents.stored_evidence import StoredEvidence
-from solidjq.incidents.unrecorded import between, list_by_error, list_unrecorded
+from solidjq.incidents.unrecorded import ErrorCount, between, list_by_error, list_unrecorded
 from solidjq.ledger import operations
 from solidjq.ledger.deaths import DeathSource, source_of
 from solidjq.processes.samples import instant, sample_of
@@ -77,17 +77,22 @@ def each_around(connection: Connection, since: datetime, until: datetime) -> Ite
 
 
 def each_by_class(
-    connection: Connection, since: datetime, *, once: bool = False, above: int | None = None
+    connection: Connection,
+    since: datetime,
+    *,
+    once: bool = False,
+    above: int | None = None,
+    uncounted: Iterable[ErrorCount] | None = None,
 ) -> Iterator[tuple[DeathRecord, Counter[str]]]:
     """Yield the deaths noticed since then without their jobs, each with how many jobs of which class it charges.
 
     They come as they fell silent. It reads a row a class and death, however many jobs there are. Unlike in
     ``each_death``, all unrecorded failures with the same error are one death, whenever they failed. ``once``: as there.
     With ``above``, unrecorded deaths are searched for among the failures above that failure_id alone: by the primary
-    key, where no index has the time.
+    key, where no index has the time. ``uncounted``: as in ``list_by_error``.
     """
     has_ledger = operations.exists(connection)
-    reconstructed = list_by_error(connection, since, has_ledger=has_ledger, once=once, above=above)
+    reconstructed = list_by_error(connection, since, has_ledger=has_ledger, once=once, above=above, uncounted=uncounted)
     recorded = _recorded(connection, between(deaths.c.noticed_at, since, None)) if has_ledger else iter(())
     charged = _with_charges(connection, recorded, since)
     pairs = ((death, death.by_class) for death in in_order(reconstructed))

@@ -16,6 +16,7 @@ from solidjq.incidents.causes import Cause, CauseFinding
 from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.company import NO_COMPANY, Company, FleetCounts
 from solidjq.incidents.death_records import DeathRecord, Manner
+from solidjq.incidents.unrecorded import ErrorCount
 
 LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
 SEARCH_AROUND = timedelta(days=1)  # how far around one death the others of its incident are searched for
@@ -230,12 +231,16 @@ def split(
 
 
 def judge_by_class(
-    connection: Connection, since: datetime, *, once: bool = False
+    connection: Connection,
+    since: datetime,
+    *,
+    once: bool = False,
+    uncounted: Iterable[ErrorCount] | None = None,
 ) -> Iterator[tuple[DeathRecord, Counter[str], CauseFinding]]:
     """Yield the deaths noticed since then, each with how many jobs of which class it charges, and its cause.
 
     The deaths are without their jobs: it reads a row a class and death. Those of one moment come together. ``once``:
-    as in ``each_incident``.
+    as in ``each_incident``. ``uncounted``: the failures since then that are not counted, if they were read before.
     """
     charged: dict[str, Counter[str]] = {}
 
@@ -244,7 +249,8 @@ def judge_by_class(
             charged[death.name] = classes
             yield death
 
-    for incident in judge_each(connection, noted(death_queries.each_by_class(connection, since, once=once))):
+    by_class = death_queries.each_by_class(connection, since, once=once, uncounted=uncounted)
+    for incident in judge_each(connection, noted(by_class)):
         for death, finding in incident.pairs:
             yield death, charged.pop(death.name), finding
 

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -36,7 +36,7 @@ from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary, micros
 from solidjq.incidents.claimed_jobs import UNREAD, ClassCount
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
-from solidjq.incidents.reconstruction import death_of, reconstruct, reconstruct_one
+from solidjq.incidents.reconstruction import death_from, reconstruct, reconstruct_one
 from solidjq.ledger import crashes
 from solidjq.queue.failed import is_death
 
@@ -114,31 +114,75 @@ def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnEleme
     yield func.count().label("failures")
 
 
+class ErrorCount(NamedTuple):
+    """Failures with one error, of jobs of one class, that are not counted in ``jq_crashes``."""
+
+    evidence: str
+    class_name: str
+    failure_id: int  # the lowest
+    last_failure_id: int
+    failures: int
+    crashed_at: datetime | None  # when the first of them was written
+    again: int = 1  # some of these jobs may have died before
+    hostname: str | None = None
+    pid: int | None = None
+
+
 def list_by_error(
-    connection: Connection, since: datetime, *, has_ledger: bool, once: bool = False, above: int | None = None
+    connection: Connection,
+    since: datetime,
+    *,
+    has_ledger: bool,
+    once: bool = False,
+    above: int | None = None,
+    uncounted: Iterable[ErrorCount] | None = None,
 ) -> Iterator[DeathRecord]:
     """Yield a death for each error of failures written since then; their jobs are counted by class.
 
     With ``once`` the spans of the deaths have ``once``. With ``above`` only failures above that failure_id count.
+    ``uncounted``: the failures written since then that are not counted, if the caller has read them all; then they are
+    not read again.
     """
     within = [] if above is None else [(above + 1, None)]
     failures = unrecorded_failures(since, None, has_ledger=has_ledger, marked=once, within=within)
+    if uncounted is None:
+        rows: Iterable[Any] = _of_errors(connection, failures)
+    else:
+        counted: Iterable[Any] = _of_errors(connection, failures[:-1]) if has_ledger else ()
+        with_error = (row for row in chain(counted, uncounted) if row.evidence is not None)
+        rows = sorted(with_error, key=attrgetter("evidence", "failure_id"))
+    for _, group in groupby(rows, key=attrgetter("evidence")):
+        if (death := _death_of_error(list(group))) is not None:
+            yield death
+
+
+def _of_errors(connection: Connection, failures: Sequence[Select[Any]]) -> Iterator[Row[Any]]:
+    """Yield a row an error and class, sorted by error and lowest failure_id."""
     every = union_all(*failures).subquery().c
     grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
         exactly(every.evidence), exactly(every.class_name)
     )
     # SQLite may have stored the same error as text and as bytes, which it keeps apart.
-    rows = streamed(connection, grouped.order_by(exactly(cast(every.evidence, Text())), "failure_id"))
-    for _, group in groupby(rows, key=attrgetter("evidence")):
-        alike = list(group)
-        if (death := death_of(alike[0])) is not None:
-            by_class: Counter[str] = Counter()
-            for row in alike:
-                by_class[row.class_name] += row.failures
-            counted = {name: ClassCount(failures) for name, failures in by_class.items()}
-            last_id, again = (max(map(attrgetter(name), alike)) for name in ("last_failure_id", "again"))
-            span = FailureSpan(alike[0].failure_id, last_id, once=not again)
-            yield replace(death, jobs=UNREAD, counted=counted, span=span)
+    return streamed(connection, grouped.order_by(exactly(cast(every.evidence, Text())), "failure_id"))
+
+
+def _death_of_error(alike: Sequence[Any]) -> DeathRecord | None:
+    """Return the death that the error of these rows reports, the one with the lowest failure_id first."""
+    first = alike[0]
+    of_class = [row for row in alike if row.class_name == first.class_name]
+    at, hostname, pid = (
+        min((value for value in map(attrgetter(name), of_class) if value is not None), default=None)
+        for name in ("crashed_at", "hostname", "pid")
+    )
+    if at is None or (death := death_from(first.failure_id, first.evidence, at, hostname, pid)) is None:
+        return None
+    by_class: Counter[str] = Counter()
+    for row in alike:
+        by_class[row.class_name] += row.failures
+    counted = {name: ClassCount(failures) for name, failures in by_class.items()}
+    last_id, again = (max(map(attrgetter(name), alike)) for name in ("last_failure_id", "again"))
+    span = FailureSpan(first.failure_id, last_id, once=not again)
+    return replace(death, jobs=UNREAD, counted=counted, span=span)
 
 
 def unrecorded_failures(
