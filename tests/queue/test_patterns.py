@@ -7,9 +7,9 @@ from solidjq.queue.patterns import PolledQueues, fits, fits_in_sql
 
 
 def test_python_and_sql_agree(database: Database) -> None:
-    names = ("mail", "mailers", "ma_l", "ma%", "mail*", "other")
+    names = ("mail", "mailers", "ma_l", "ma%", "mail*", "other", "Mail", "MAILERS", "mail ", "mäil", "mail\\", "mai")
     with database.read() as connection:
-        for pattern in ("mail", "mail*", "*", "ma_l*", "ma%*", "mail**"):
+        for pattern in (*names, "mail*", "*", "ma_l*", "ma%*", "mail**", "MAIL*", "mä*", "mail\\*"):
             in_sql = connection.execute(select(*(fits_in_sql(pattern, literal(name)) for name in names))).one()
             assert [*map(bool, in_sql)] == [fits(pattern, name) for name in names], pattern
 

@@ -51,6 +51,55 @@ def _holds_postgresql(element: holds, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strpos({compiler.process(element.clauses, **kw)}) > 0"
 
 
+class equals(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
+    """Whether a text is another one, to the letter. MySQL finds by its collation, with an index, and then by bytes."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, text: ColumnElement[str], other: str) -> None:
+        super().__init__(text, expression.bindparam(None, other, type_=String(), unique=True))
+
+
+@compiles(equals)
+def _equals(element: equals, compiler: SQLCompiler, **kw: Any) -> str:
+    text, other = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({text} = {other})"
+
+
+@compiles(equals, "mysql")
+def _equals_mysql(element: equals, compiler: SQLCompiler, **kw: Any) -> str:
+    text, other = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({text} = {other} AND CAST({text} AS BINARY) = CAST({other} AS BINARY))"
+
+
+class begins(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
+    """Whether a text begins with another one, to the letter, whatever the case rules of LIKE and of the collation."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, text: ColumnElement[str], other: str) -> None:
+        super().__init__(text, expression.bindparam(None, other, type_=String(), unique=True))
+
+
+@compiles(begins)
+def _begins(element: begins, compiler: SQLCompiler, **kw: Any) -> str:
+    text, other = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"(substr({text}, 1, length({other})) = {other})"
+
+
+@compiles(begins, "postgresql")
+def _begins_postgresql(element: begins, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"starts_with({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(begins, "mysql")
+def _begins_mysql(element: begins, compiler: SQLCompiler, **kw: Any) -> str:
+    text, other = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"(LOCATE(CAST({other} AS BINARY), CAST({text} AS BINARY)) = 1)"
+
+
 class octets(expression.FunctionElement[int]):  # noqa: N801  (used like an SQL function)
     """The length of a text in bytes. PostgreSQL reads that of a long text without decompressing it."""
 

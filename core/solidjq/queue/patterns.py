@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement
 
+from solidjq.database.functions import begins, equals
 from solidjq.errors import UsageError
 
 ALL_QUEUES = ("*",)
@@ -16,8 +17,8 @@ def fits(pattern: str, name: str) -> bool:
 
 
 def fits_in_sql(pattern: str, column: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that the name in a column fits a pattern."""
-    return column.startswith(pattern[:-1], autoescape=True) if pattern.endswith("*") else column == pattern
+    """Return the condition that the name in a column fits a pattern: to the letter on every database, as ``fits``."""
+    return begins(column, pattern[:-1]) if pattern.endswith("*") else equals(column, pattern)
 
 
 class PolledQueues(NamedTuple):
