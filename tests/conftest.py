@@ -22,6 +22,7 @@ pytest_plugins = [
     "support.receiver",
     "support.worker",
     "support.skips",
+    "support.groups",
 ]
 
 # How long an example takes, or making it, says nothing where other processes run.
