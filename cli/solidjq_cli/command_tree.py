@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer.main
 
 from solidjq_cli.app import app
+from solidjq_cli.arguments import by_own_name
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.topics import TOPICS
 
@@ -107,7 +108,7 @@ def _command(command: Any, path: tuple[str, ...], help_names: tuple[str, ...]) -
     below = getattr(command, "commands", {}).items()
     return Command(
         path=path,
-        help=(command.help or "").partition("\f")[0].strip(),
+        help=by_own_name(command.help or "").partition("\f")[0].strip(),
         options=(
             *(_option(param) for param in shown if param.param_type_name == "option"),
             Option(help_names, "Show this message and exit."),
@@ -121,7 +122,7 @@ def _option(param: Any) -> Option:
     is_flag = param.is_flag or getattr(param, "count", False)
     return Option(
         names=tuple(sorted([*param.opts, *param.secondary_opts], key=lambda name: name.startswith("--"))),
-        help=_one_line(param.help),
+        help=_one_line(by_own_name(param.help or "")),
         value=None if is_flag else _value(param, *_of_option(param)),
         default=None if is_flag else _default(param),
         repeatable=bool(param.multiple),
@@ -135,7 +136,7 @@ def _argument(param: Any, path: tuple[str, ...]) -> Argument:
         kind = "job"
     return Argument(
         value=_value(param, kind, _fixed(name)),
-        help=_one_line(param.help),
+        help=_one_line(by_own_name(param.help or "")),
         default=_default(param),
         required=param.required,
         count=None if param.nargs < 0 else param.nargs,

@@ -26,10 +26,10 @@ def load(module: str) -> dict[str, Any]:
     import_module(f"solidjq_cli.commands.{module}").add_to(loaded)
     commands = dict(typer.main.get_group(loaded).commands)
     _complete(commands)
-    _use_own_name(commands)
     for command in commands.values():
         layout.lay_out(command)
         _name_in_errors(command)
+        _name_in_help(command)
     return commands
 
 
@@ -61,13 +61,26 @@ def _name_in_errors(command: Any) -> None:
         _name_in_errors(below)
 
 
-def _use_own_name(commands: dict[str, Any], *, deep: bool = True) -> None:
-    for command in commands.values():
-        command.help = by_own_name(command.help or "")
-        for param in command.params:
-            param.help = by_own_name(param.help or "")
-        if deep:
-            _use_own_name(getattr(command, "commands", {}))
+def _name_in_help(command: Any) -> None:
+    """Let the help of a command use the name that the program was called by, when it is shown and not before."""
+    format_help = command.format_help
+
+    def format_own_help(ctx: Any, formatter: Any) -> None:
+        _use_own_name(command)
+        format_help(ctx, formatter)
+
+    command.format_help = format_own_help
+    for below in getattr(command, "commands", {}).values():
+        _name_in_help(below)
+
+
+def _use_own_name(command: Any, *, deep: bool = True) -> None:
+    command.help = by_own_name(command.help or "")
+    for param in command.params:
+        param.help = by_own_name(param.help or "")
+    if deep:
+        for below in getattr(command, "commands", {}).values():
+            _use_own_name(below)
 
 
 class Commands(MutableMapping[str, Any]):
@@ -158,5 +171,5 @@ class LazyGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, its examples with the name that the program was called by."""
-        _use_own_name({"": self}, deep=False)
+        _use_own_name(self, deep=False)
         super().format_help(ctx, formatter)

@@ -259,11 +259,13 @@ class Session:
 
     def require_utc(self, *, force: bool, nothing: str) -> None:
         """Raise RefusedError if the Rails application writes local time, by which nobody can be called dead."""
+        if self.connecting.rails is None:
+            return
         from solidjq.errors import RefusedError  # noqa: PLC0415
         from solidjq.processes.prune_guard import is_forced  # noqa: PLC0415
         from solidjq.rails.settings import local_time_setting  # noqa: PLC0415
 
-        if self.connecting.rails is None or is_forced(force=force):
+        if is_forced(force=force):
             return
         setting = local_time_setting(self.connecting.rails, self.connecting.environment)
         if setting is not None:

@@ -8,7 +8,7 @@ import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,7 @@ class Output(StrEnum):
     IDS = "ids"
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """What stands in for the terminal of a command line that ``jq top`` runs within itself.
 
     Its functions are called in the thread that runs the command. ``moved`` may raise KeyboardInterrupt, which ends the
@@ -48,7 +47,7 @@ class Host:
     key: str = ""  # the field that is the key of each row of its table
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class View:
     """The output options of one command line."""
 

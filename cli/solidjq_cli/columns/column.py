@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +12,7 @@ T = TypeVar("T")
 Inner = TypeVar("Inner")
 
 
-@dataclass(frozen=True, slots=True)
-class Column(Generic[T]):
+class Column(NamedTuple, Generic[T]):
     """One field. ``title`` is its heading in a table; a field without one is left to the other outputs.
 
     How a table treats it where the terminal is narrow is described in ``grid``.
@@ -47,8 +45,7 @@ class Column(Generic[T]):
         return f"{value:,}" if self.counts and isinstance(value, int) else value
 
 
-@dataclass(frozen=True, slots=True)
-class Fields(Generic[T]):
+class Fields(NamedTuple, Generic[T]):
     """All fields of one kind of thing, and which ids ``-o ids`` prints for one."""
 
     columns: tuple[Column[T], ...]
@@ -56,7 +53,7 @@ class Fields(Generic[T]):
 
     def of(self, columns: Iterable[Column[T]]) -> Fields[T]:
         """Return the fields of the same kind with these columns alone."""
-        return replace(self, columns=tuple(columns))
+        return self._replace(columns=tuple(columns))
 
     def shown(self, *, wide: bool) -> Fields[T]:
         """Return the columns of a table; ``wide``: with those that are shown where there is room for all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +86,7 @@ def listed_job_fields() -> Fields[JobView]:
     """Fields of a job in a list: what it waits for, or who has it, in words."""
     shown = {"job_id", "class_name", "queue_name", "state", "enqueued_at"}
     columns = tuple(
-        column if column.name in shown else replace(column, title=None)
+        column if column.name in shown else column._replace(title=None)
         for column in job_fields().columns
         if column.name not in {"message", "blocked_by", "progress"}
     )
@@ -141,10 +140,10 @@ def job_columns() -> Fields[JobView]:
         (
             by_name["job_id"],
             by_name["class_name"],
-            replace(by_name["queue_name"], leaves=1),
+            by_name["queue_name"]._replace(leaves=1),
             by_name["state"],
-            replace(by_name["enqueued_at"], title="AGE"),
-            replace(by_name["detail"], least=HOW_LEAST, optional=True),
+            by_name["enqueued_at"]._replace(title="AGE"),
+            by_name["detail"]._replace(least=HOW_LEAST, optional=True),
         ),
         fields,
         lambda job: job,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from solidjq_cli.columns.column import Column, Fields, with_fields
@@ -45,7 +44,7 @@ def queue_columns(attendance: Attendance) -> Fields[Queue]:
     return with_fields(
         (
             of["queue_name"],
-            *(replace(of[name], leaves=leaves) for name, leaves in counts),
+            *(of[name]._replace(leaves=leaves) for name, leaves in counts),
             of["oldest_ready_at"],
             Column("state", state, "STATE", style=style, optional=True),
         ),

@@ -133,7 +133,7 @@ def within(connection: Connection) -> Execute:
     return lambda statement, **values: statement(connection, **values)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Text:
     """The text that a statement is sent with: a number at its end makes PostgreSQL take it for another statement.
 

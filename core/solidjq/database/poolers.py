@@ -10,7 +10,7 @@ client of a pooler, nor a role that may create objects beside the tables, decide
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from secrets import randbits
 from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, cast
 
@@ -75,17 +75,16 @@ def schemas_of(path: str) -> list[str]:
     return [m[0].lower() if m["quoted"] is None else m["quoted"].replace('""', '"') for m in matches]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SessionTerms:
     """What the sessions of one engine need."""
 
-    settings: Mapping[str, str] = field(default_factory=dict)  # name -> value
-    tables: tuple[str, str] = ("", "")  # one of Solid Queue's and one of ours, which show where the others are
+    settings: Mapping[str, str]  # name -> value
+    tables: tuple[str, str]  # one of Solid Queue's and one of ours, which show where the others are
     prepare: bool | None = None  # whether statements are prepared; None: where the session is this connection's own
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """What was found out about a connection's session when it was opened."""
 
     shared: bool  # a pooler stands between: every transaction may be in another session

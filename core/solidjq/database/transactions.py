@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row
 from sqlalchemy.engine import URL
@@ -411,8 +410,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Glances:
+class Glances(NamedTuple):
     """Looks that share one deadline: however many numbers stand beside an answer, they delay it by that much only."""
 
     database: Database

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from solidjq.rails.settings import ruby_code
 from solidjq.text import MASK, SHORT_KEY, has_no_secrets, mask_secrets, names_a_secret
 
 # What a new Rails 8 application filters: config/initializers/filter_parameter_logging.rb.
@@ -115,6 +114,8 @@ def application_names(
 
     Nothing is evaluated. Names that only Ruby knows, such as those of a lambda, are left out.
     """
+    from solidjq.rails.settings import ruby_code  # noqa: PLC0415  (it parses YAML too, and every -o json masks)
+
     names: dict[str, None] = {}
     for _, lines in ruby_code(application, environment, variables=variables):
         text = "\n".join(lines)
