@@ -34,8 +34,8 @@ def test_a_queue_exists_where_a_job_a_worker_a_pause_or_a_task_names_it(database
     name_queues(database)
     with database.read() as connection:
         assert queue_names(connection) == ["of_a_job", "of_a_pause", "of_a_task", "of_a_worker"]
-        asked = ["reports", "of_a_task", "of_a_worker", "*", "report*", "of_a_job", "of_a_pause", ""]
-        assert unknown_queues(connection, asked) == ["reports", "*", "report*", ""]
+        asked = ["reports", "of_a_task", "of_a_worker", "*", "report*", "of_a_job", "Of_a_job", "of_a_pause", ""]
+        assert unknown_queues(connection, asked) == ["reports", "*", "report*", "Of_a_job", ""]
 
 
 def test_a_misspelled_queue_is_not_paused_unless_it_is_meant(database: Database, shell: Shell) -> None:

@@ -41,6 +41,8 @@ def failures(database: Database) -> Database:
 
 CASES: list[tuple[Filter, list[str]]] = [
     (Filter(classes=("OrderMialer",)), ["no class OrderMialer among the failed jobs; did you mean OrderMailer?"]),
+    (Filter(classes=("orderMailer",)), ["no class orderMailer among the failed jobs; did you mean OrderMailer?"]),
+    (Filter(queues=("Mailers",)), ["no queue Mailers among the failed jobs; did you mean mailers?"]),
     (Filter(classes=("FineJbo",)), ["no class FineJbo among the failed jobs"]),  # FineJob has not failed either
     (Filter(classes=("FineJob",)), ["no job of class FineJob has failed"]),
     (Filter(classes=("Zzz*",)), ["no class among the failed jobs begins with Zzz"]),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Connection, select
 
+from solidjq.database.functions import equals
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, processes, recurring_tasks
 from solidjq.errors import RefusedError
@@ -18,10 +19,11 @@ def unknown_queues(connection: Connection, names: Iterable[str]) -> list[str]:
     A worker that polls ``mail*`` names no queue. Reads one index entry a name, however many jobs there are.
     """
     known = set(_named_beside_jobs(connection))
+    with_jobs = select(jobs.c.id).limit(1)
     return [
         name
         for name in names
-        if name not in known and connection.scalar(select(jobs.c.id).where(jobs.c.queue_name == name).limit(1)) is None
+        if name not in known and connection.scalar(with_jobs.where(equals(jobs.c.queue_name, name))) is None
     ]
 
 

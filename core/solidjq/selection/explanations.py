@@ -14,6 +14,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from sqlalchemy import ColumnElement, Connection, select
 
 from solidjq.database.engines import time_limit
+from solidjq.database.functions import equals
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import deaths, jobs
 from solidjq.database.transactions import GLANCE, Database
@@ -165,7 +166,7 @@ def _of_jobs(queries: BoundedQueries, what: str, name: str, by_name: Callable[[s
 
 
 def _has_job(connection: Connection, column: ColumnElement[str], name: str) -> bool:
-    return connection.scalar(select(jobs.c.id).where(column == name).limit(1)) is not None
+    return connection.scalar(select(jobs.c.id).where(equals(column, name)).limit(1)) is not None
 
 
 def _hosts(connection: Connection) -> list[str]:
