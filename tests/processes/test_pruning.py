@@ -525,6 +525,23 @@ def test_what_another_transaction_has_locked_keeps_nothing_else_from_a_prune(
 
 
 @SERVERS
+def test_a_claim_that_is_unlocked_before_a_prune_ends_is_not_said_to_stay(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process goes, since another job of it failed; then it ends as an orphan, of the same prune."""
+    one_second(monkeypatch)
+    bad, other = add_jobs(database, *plain_jobs(2))
+    process = add_process(database)
+    claim_all(database, process)
+    silence(database, process, 1000)
+    sequence = prune_sequence.prune_checked(database, THRESHOLD, Doubts(dead=frozenset([process])))
+    with holding(database, claimed, claimed.c.job_id == bad):
+        assert next(sequence).job_ids == [other]
+    assert [(orphaned.process_id, orphaned.job_ids) for orphaned in sequence] == [(None, [bad])]
+    assert state_of_each(database) == dict.fromkeys((bad, other), State.FAILED)
+
+
+@SERVERS
 def test_an_orphan_that_another_transaction_has_locked_keeps_no_other(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ a supervisor goes on with its other work and checks again at its next turn.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
@@ -65,11 +65,22 @@ def prune_checked(
     with _put_off(refusals):
         for batch in pruning.fail_orphans(database, record=record):
             orphans += batch
+    # A claim that was locked when its process went may have ended since, as an orphan.
+    refusals = [left for refusal in refusals if (left := _without(refusal, orphans)) is not None]
     yield from _orphaned(orphans)
     with _put_off(refusals):
         crashes.count_all(database)
     if refusals:
         raise _all_of(refusals)
+
+
+def _without(refusal: DatabaseError, ended: Collection[int]) -> DatabaseError | None:
+    """Return a refusal without the jobs that have ended since; None if it was about these alone."""
+    if not isinstance(refusal, RowsRefusedError) or set(refusal.names).isdisjoint(ended):
+        return refusal
+    names = [name for name in refusal.names if name not in ended]
+    whole_rows = refusal.__cause__ is not None  # some were passed over, for a reason of their own
+    return RowsRefusedError(refusal.reason, names, refusal.stays) if names or whole_rows else None
 
 
 def _all_of(refusals: Sequence[DatabaseError]) -> DatabaseError:
