@@ -70,7 +70,7 @@ def _equals(element: equals, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(equals, "mysql")
 def _equals_mysql(element: equals, compiler: SQLCompiler, **kw: Any) -> str:
     text, other = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"({text} = {other} AND CAST({text} AS BINARY) = CAST({other} AS BINARY))"
+    return f"({text} = {other} AND {_bytes(text)} = {_bytes(other)})"
 
 
 class begins(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
@@ -97,7 +97,12 @@ def _begins_postgresql(element: begins, compiler: SQLCompiler, **kw: Any) -> str
 @compiles(begins, "mysql")
 def _begins_mysql(element: begins, compiler: SQLCompiler, **kw: Any) -> str:
     text, other = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(LOCATE(CAST({other} AS BINARY), CAST({text} AS BINARY)) = 1)"
+    return f"(LOCATE({_bytes(other)}, {_bytes(text)}) = 1)"
+
+
+def _bytes(text: str) -> str:
+    """Return the bytes of a text in MySQL, whatever the character set of its column."""
+    return f"CAST(CONVERT({text} USING utf8mb4) AS BINARY)"
 
 
 class octets(expression.FunctionElement[int]):  # noqa: N801  (used like an SQL function)
