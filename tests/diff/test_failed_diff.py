@@ -639,26 +639,26 @@ def read_groups(database: Database, chosen: Filter) -> tuple[list[FailureGroup],
 
 @pytest.mark.parametrize("ledger", ["with a ledger", ""])
 def test_causes_are_found_without_reading_all_failures_twice(
-    database: Database, monkeypatch: pytest.MonkeyPatch, ledger: str
+    own: Database, monkeypatch: pytest.MonkeyPatch, ledger: str
 ) -> None:
     """The failures of one death are on several pages, of several classes, counted and not; some have no backtrace."""
     monkeypatch.setattr(pages, "PAGE", 3)
     error, other = exit_error(17, -9), exit_error(100_001, -11)
     if not ledger:
-        database.transact(tables.jq.drop_all)
-    counted = add(database, error, error, other, missing_error(), minutes=9)
+        own.transact(tables.jq.drop_all)
+    counted = add(own, error, error, other, missing_error(), minutes=9)
     if ledger:
-        with database.write() as connection:
+        with own.write() as connection:
             crashes.count(connection, failed.c.job_id.in_(counted))
-    add(database, error, error, not_found(1), None, minutes=8)
-    add(database, error, other, missing_error(), not_found(2), minutes=7, class_name="aJob")
-    add(database, exit_error(1_700, -9).replace(':"', ': "'), exit_error(18, -9)[:-1], "", minutes=6)
-    once, searches = read_groups(database, Filter())
+    add(own, error, error, not_found(1), None, minutes=8)
+    add(own, error, other, missing_error(), not_found(2), minutes=7, class_name="aJob")
+    add(own, exit_error(1_700, -9).replace(':"', ': "'), exit_error(18, -9)[:-1], "", minutes=6)
+    once, searches = read_groups(own, Filter())
     assert searches == 0
     assert {group.causes.total(): group.count for group in once if group.signature.death} == {7: 7, 2: 2}
-    _, filtered_searches = read_groups(database, Filter(classes=("AJob", "aJob")))
+    _, filtered_searches = read_groups(own, Filter(classes=("AJob", "aJob")))
     assert filtered_searches == 1
     monkeypatch.setattr(diff_groups, "MOST_GATHERED", 0)
-    twice, searches = read_groups(database, Filter())
+    twice, searches = read_groups(own, Filter())
     assert searches == 1
     assert once == twice

@@ -1,5 +1,7 @@
 """A job that is done is never forgotten, whatever the database refuses, and what it can store it stores."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -175,7 +177,8 @@ def test_a_lock_of_sqlite_delays_every_job_until_it_is_free(
     ids = add_jobs(database, *notes_to_write(2))
     worker.step()
     until(lambda: worker._unrecorded.new == 2, "both jobs are done")
-    with database.write():
+    with closing(sqlite3.connect(str(database.url.database), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         error = take_turn(worker)
         assert isinstance(error, ConflictError)
         assert len(worker._unrecorded) == 2
