@@ -25,14 +25,20 @@ def _without_index(element: without_index, compiler: SQLCompiler, **kw: Any) -> 
     return f"({compiler.process(element.clauses, **kw)} + 0)"
 
 
-class holds(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
-    """Whether a text contains another: what LIKE finds, in half the time and without wildcards."""
+class _of_two_texts(expression.FunctionElement[bool]):  # noqa: N801  (the base of what is used like an SQL function)
+    """A comparison of a column's text with another text."""
 
     type = Boolean()
     inherit_cache = True
 
-    def __init__(self, text: ColumnElement[str], part: str) -> None:
-        super().__init__(text, expression.bindparam(None, part, type_=String(), unique=True))
+    def __init__(self, text: ColumnElement[str], other: str) -> None:
+        super().__init__(text, expression.bindparam(None, other, type_=String(), unique=True))
+
+
+class holds(_of_two_texts):  # noqa: N801  (used like an SQL function)
+    """Whether a text contains another: what LIKE finds, in half the time and without wildcards."""
+
+    inherit_cache = True
 
 
 @compiles(holds)
@@ -51,14 +57,10 @@ def _holds_postgresql(element: holds, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strpos({compiler.process(element.clauses, **kw)}) > 0"
 
 
-class equals(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
+class equals(_of_two_texts):  # noqa: N801  (used like an SQL function)
     """Whether a text is another one, to the letter. MySQL finds by its collation, with an index, and then by bytes."""
 
-    type = Boolean()
     inherit_cache = True
-
-    def __init__(self, text: ColumnElement[str], other: str) -> None:
-        super().__init__(text, expression.bindparam(None, other, type_=String(), unique=True))
 
 
 @compiles(equals)
@@ -70,17 +72,13 @@ def _equals(element: equals, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(equals, "mysql")
 def _equals_mysql(element: equals, compiler: SQLCompiler, **kw: Any) -> str:
     text, other = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"({text} = {other} AND {_bytes(text)} = {_bytes(other)})"
+    return f"({text} = {other} AND {utf8_bytes(text)} = {utf8_bytes(other)})"
 
 
-class begins(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
+class begins(_of_two_texts):  # noqa: N801  (used like an SQL function)
     """Whether a text begins with another one, to the letter, whatever the case rules of LIKE and of the collation."""
 
-    type = Boolean()
     inherit_cache = True
-
-    def __init__(self, text: ColumnElement[str], other: str) -> None:
-        super().__init__(text, expression.bindparam(None, other, type_=String(), unique=True))
 
 
 @compiles(begins)
@@ -97,11 +95,11 @@ def _begins_postgresql(element: begins, compiler: SQLCompiler, **kw: Any) -> str
 @compiles(begins, "mysql")
 def _begins_mysql(element: begins, compiler: SQLCompiler, **kw: Any) -> str:
     text, other = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"(LOCATE({_bytes(other)}, {_bytes(text)}) = 1)"
+    return f"(LOCATE({utf8_bytes(other)}, {utf8_bytes(text)}) = 1)"
 
 
-def _bytes(text: str) -> str:
-    """Return the bytes of a text in MySQL, whatever the character set of its column."""
+def utf8_bytes(text: str) -> str:
+    """Return the SQL of the bytes of a text in MySQL, whatever the character set of its column."""
     return f"CAST(CONVERT({text} USING utf8mb4) AS BINARY)"
 
 

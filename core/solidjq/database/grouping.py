@@ -12,6 +12,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from solidjq.database.any_types import ANY_BYTES
+from solidjq.database.functions import utf8_bytes
 
 LONGEST_LIST = 10_000  # pairs of a group
 ALL_ROWS = 2**63 - 1  # a LIMIT that leaves out no row
@@ -121,7 +122,7 @@ class exact_text(exactly):  # noqa: N801  (used like an SQL function)
 
 @compiles(exact_text, "mysql")
 def _exact_text_mysql(element: exact_text, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"CAST(CONVERT({compiler.process(element.clauses, **kw)} USING utf8mb4) AS BINARY)"
+    return utf8_bytes(compiler.process(element.clauses, **kw))
 
 
 class digest(expression.FunctionElement[bytes]):  # noqa: N801  (used like an SQL function)

@@ -8,11 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from solidjq.batching import BATCH
 from solidjq.database.transactions import Database
 from solidjq.durations import spell_duration
-from solidjq.errors import DatabaseError
-from solidjq.ledger.operations import Operation
+from solidjq.errors import DatabaseError, Stays
+from solidjq.ledger.operations import Operation, reverting
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
+from solidjq.queue.attempts import Attempt, passing_over
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.job_code import JobCode
 from solidjq.rails.settings import RailsConfig
@@ -87,6 +89,26 @@ class DoctorCheck:
     of_code: bool = False  # it compares the queue with a Rails application's text, or with imported modules
     fix: Fix | None = None
     fixes: str = ""
+
+
+def fix_some(
+    database: Database,
+    operation: Operation,
+    move: Callable[..., list[int] | None],
+    *args: object,
+    what: str,
+    stays: Stays,
+) -> Iterator[int]:
+    """Yield how many rows each transaction of a fix fixed, ``BATCH`` at most, until there are no more.
+
+    ``move`` is called with a connection, ``args``, the operation and the attempt (see ``passing_over``).
+    """
+
+    def fix(attempt: Attempt) -> list[int] | None:
+        with reverting(operation):
+            return database.transact(move, *args, operation, attempt)
+
+    return map(len, passing_over(database, fix, BATCH, what=what, stays=stays))
 
 
 def everywhere(find: Find) -> Mapping[str, Find]:

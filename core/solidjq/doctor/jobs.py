@@ -5,20 +5,28 @@ from itertools import combinations
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, literal, select, union_all
 
-from solidjq.batching import BATCH
 from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
+from solidjq.doctor.checks import (
+    MOST_NAMED,
+    DoctorCheck,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    everywhere,
+    fix_some,
+    how_many,
+)
 from solidjq.errors import Stays
 from solidjq.ledger import archive, operations
-from solidjq.ledger.operations import Operation, reverting
+from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import instant, sample_of
-from solidjq.queue.attempts import Attempt, passing_over
+from solidjq.queue.attempts import Attempt
 from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.failure_counts import RecentFailures, count_recent
 from solidjq.queue.states import State
@@ -68,11 +76,7 @@ def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
 
 
 def _fail_stateless(database: Database, _terms: DoctorTerms, operation: Operation) -> Iterator[int]:
-    def fail_some(attempt: Attempt) -> list[int] | None:
-        with reverting(operation):
-            return database.transact(_fail_some_stateless, operation, attempt)
-
-    return map(len, passing_over(database, fail_some, BATCH, what="job", stays=STAYS_STATELESS))
+    return fix_some(database, operation, _fail_some_stateless, what="job", stays=STAYS_STATELESS)
 
 
 def _fail_some_stateless(connection: Connection, operation: Operation, attempt: Attempt) -> list[int] | None:
@@ -141,11 +145,7 @@ def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterat
 
 
 def _archive_finished(database: Database, _terms: DoctorTerms, operation: Operation) -> Iterator[int]:
-    def archive_some(attempt: Attempt) -> list[int] | None:
-        with reverting(operation):
-            return database.transact(_archive_some_finished, operation, attempt)
-
-    return map(len, passing_over(database, archive_some, BATCH, what="failure", stays=STAYS_TWICE))
+    return fix_some(database, operation, _archive_some_finished, what="failure", stays=STAYS_TWICE)
 
 
 def _archive_some_finished(connection: Connection, operation: Operation, attempt: Attempt) -> list[int] | None:

@@ -5,18 +5,26 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Select, func, or_, select, update
 
-from solidjq.batching import BATCH
 from solidjq.database.among import among
 from solidjq.database.engines import lock_limit
 from solidjq.database.tables import blocked, processes, semaphores
 from solidjq.database.times import ago, clock, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
+from solidjq.doctor.checks import (
+    MOST_NAMED,
+    DoctorCheck,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    everywhere,
+    fix_some,
+    how_many,
+)
 from solidjq.durations import spell_duration
 from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
 from solidjq.ledger.operations import Operation, reverting
 from solidjq.queue import slot_maintenance
-from solidjq.queue.attempts import LOCK_WAIT, Attempt, passing_over
+from solidjq.queue.attempts import LOCK_WAIT, Attempt
 from solidjq.queue.concurrency import Limit, Limits, holders
 from solidjq.queue.slot_maintenance import STAYS_KEY
 from solidjq.untrusted import number, read_object
@@ -62,12 +70,7 @@ def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
 
 def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -> Iterator[int]:
     """Raise each leaked semaphore to 1, which no limit forbids while no job holds a slot; unblock its next job."""
-
-    def free_some(attempt: Attempt) -> list[int] | None:
-        with reverting(operation):
-            return database.transact(_free_some, terms, operation, attempt)
-
-    return map(len, passing_over(database, free_some, BATCH, what="key", stays=STAYS_KEY))
+    return fix_some(database, operation, _free_some, terms, what="key", stays=STAYS_KEY)
 
 
 def _free_some(connection: Connection, terms: DoctorTerms, operation: Operation, attempt: Attempt) -> list[int] | None:
@@ -123,12 +126,7 @@ def _refill(database: Database, terms: DoctorTerms, operation: Operation) -> Ite
     """Give short keys their free slots back, in batches, and let blocked jobs run in them."""
     with database.read() as connection:
         limits = known_limits(connection, terms)
-
-    def refill_some(attempt: Attempt) -> list[int] | None:
-        with reverting(operation):
-            return database.transact(_refill_some, limits, operation, attempt)
-
-    return map(len, passing_over(database, refill_some, BATCH, what="key", stays=STAYS_KEY))
+    return fix_some(database, operation, _refill_some, limits, what="key", stays=STAYS_KEY)
 
 
 def _refill_some(connection: Connection, limits: Limits, operation: Operation, attempt: Attempt) -> list[int] | None:

@@ -17,7 +17,7 @@ from solidjq.queue.refused import all_but_refused
 from solidjq.text import count_of
 
 LOCK_WAIT = 5.0  # seconds that a command waits for a lock, once
-LOCKED = "another transaction has locked what its end would change"
+LOCK_REASON = "another transaction has locked what its end would change"
 MOST_REASONS = 3  # that one error names
 MOST_PASSED = 50  # rows, a transaction each, while nothing else ends; then the database refuses all
 
@@ -89,7 +89,7 @@ class Attempt:
         failed = self.act(
             connection, {number: job for number, job in claims.items() if number not in locked}, fail_part
         )
-        self.refused |= {claims[number]: LockedError(LOCKED) for number in locked}
+        self.refused |= {claims[number]: LockedError(LOCK_REASON) for number in locked}
         self.left = [*self.left, *locked]
         return failed
 

@@ -24,6 +24,7 @@ from solidjq.queue.states import State
 from solidjq.text import parse_id
 
 T = TypeVar("T", "JobId", JobView)
+Read = Callable[[Connection, State, Select[int]], tuple[int, int, Sequence[T]]]  # reads a page, as _pages says
 
 PAGE = 1000
 PAGE_OF_IDS = 10_000
@@ -89,9 +90,7 @@ def list_jobs(
         listed = [view for each in ids if (view := views.get(each)) is not None and state in view.states]
         return len(ids), ids[-1] if ids else 0, listed
 
-    size = PAGE if limit is None else min(PAGE, max(limit, 1))
-    states = dict.fromkeys(chosen.states)
-    return _merged([_pages(database, state, chosen, after, size, read) for state in states], limit)
+    return _listed(database, chosen, limit, after, PAGE, read)
 
 
 def list_job_ids(
@@ -103,7 +102,14 @@ def list_job_ids(
         ids = read_ids(connection, page, descending=True)
         return len(ids), ids[-1] if ids else 0, list(map(JobId, ids))
 
-    size = PAGE_OF_IDS if limit is None else min(PAGE_OF_IDS, max(limit, 1))
+    return _listed(database, chosen, limit, after, PAGE_OF_IDS, read)
+
+
+def _listed(
+    database: Database, chosen: JobFilter, limit: int | None, after: int | None, most: int, read: Read[T]
+) -> Iterator[T]:
+    """Yield what ``read`` returns of the jobs in all states, the newest first, in pages of ``most`` jobs or fewer."""
+    size = most if limit is None else min(most, max(limit, 1))
     states = dict.fromkeys(chosen.states)
     return _merged([_pages(database, state, chosen, after, size, read) for state in states], limit)
 
@@ -129,7 +135,7 @@ def _pages(
     chosen: JobFilter,
     after: int | None,
     size: int,
-    read: Callable[[Connection, State, Select[int]], tuple[int, int, Sequence[T]]],
+    read: Read[T],
 ) -> Iterator[T]:
     """Yield what ``read`` returns of the jobs in one state, the newest first.
 
